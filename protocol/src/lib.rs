@@ -1,1 +1,18 @@
-//! .
+//! Comity's core, sans-IO: types, limits, canonical encoding, crypto and the pure state machines.
+//!
+//! No clock, no socket, no file, no randomness: time and random bytes come in as arguments,
+//! effects go out as values. `spec/` describes every byte; `spec/vectors/` holds examples.
+//!
+//! - [`ids`], [`time`], [`role`], [`limits`], [`encoding`], [`signing`]: the alphabet.
+//! - [`event`], [`commit`], [`root`]: what travels between servers and is kept for ever.
+#![deny(missing_docs)]
+
+pub mod commit;
+pub mod encoding;
+pub mod event;
+pub mod ids;
+pub mod limits;
+pub mod role;
+pub mod root;
+pub mod signing;
+pub mod time;
