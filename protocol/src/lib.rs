@@ -5,6 +5,7 @@
 //!
 //! - [`ids`], [`time`], [`role`], [`limits`], [`encoding`], [`signing`]: the alphabet.
 //! - [`event`], [`commit`], [`root`]: what travels between servers and is kept for ever.
+//! - [`session`]: the protocol between a client and its home server.
 #![deny(missing_docs)]
 
 pub mod commit;
@@ -14,5 +15,6 @@ pub mod ids;
 pub mod limits;
 pub mod role;
 pub mod root;
+pub mod session;
 pub mod signing;
 pub mod time;

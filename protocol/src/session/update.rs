@@ -1,0 +1,187 @@
+//! What a server tells its clients about conversations. Source: `spec/06-client-protocol.md`,
+//! sections 4 and 5.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    event::RawEvent,
+    ids::{Blob, CommitId, ConversationId, EventId, ServerId, UserId},
+    role::Role,
+    time::{Hlc, Timestamp},
+};
+
+/// Where an event is shown. The order is the same on every server.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Place {
+    /// The commit's clock.
+    pub hlc: Hlc,
+    /// The commit.
+    pub commit: CommitId,
+    /// Index in the commit.
+    pub index: u16,
+}
+
+impl Place {
+    /// Bytes whose order is the place's: 8 + 32 + 2, big-endian.
+    #[must_use]
+    pub fn to_key(self) -> [u8; 42] {
+        let mut key = [0; 42];
+        key[..8].copy_from_slice(&self.hlc.to_bits().to_be_bytes());
+        key[8..40].copy_from_slice(self.commit.as_bytes());
+        key[40..].copy_from_slice(&self.index.to_be_bytes());
+        key
+    }
+
+    /// Reads what [`Self::to_key`] wrote.
+    #[must_use]
+    pub fn from_key(key: &[u8]) -> Option<Self> {
+        Some(Self {
+            hlc: Hlc::from_bits(u64::from_be_bytes(key.get(..8)?.try_into().ok()?)),
+            commit: CommitId::from_slice(key.get(8..40)?)?,
+            index: u16::from_be_bytes(key.get(40..)?.try_into().ok()?),
+        })
+    }
+}
+
+/// A content as a client may see it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum ContentState {
+    /// Canonical bytes of the content.
+    Held(Blob),
+    /// Erased by its author's deletion, a moderator's, or retention.
+    Gone,
+    /// Not here yet; it is being fetched.
+    Missing,
+    /// The event carries none.
+    None,
+}
+
+/// The edit that won.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Edited {
+    /// The edit's event, for checking its author's signature.
+    pub event: RawEvent,
+    /// The text that it gave.
+    pub content: ContentState,
+}
+
+/// Who put one emoji on a message.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reaction {
+    /// The emoji.
+    pub emoji: String,
+    /// Users, in order of their ids; at most 64, `count` has them all.
+    pub users: Vec<UserId>,
+    /// How many users.
+    pub count: u64,
+}
+
+/// One line of a conversation as it is now.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Item {
+    /// Where it is shown.
+    pub place: Place,
+    /// The home whose commit it is in.
+    pub origin: ServerId,
+    /// The event as its author signed it.
+    pub event: RawEvent,
+    /// Its content.
+    pub content: ContentState,
+    /// The edit that won, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edited: Option<Edited>,
+    /// The deletion's event, if deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted: Option<EventId>,
+    /// Reactions, in order of their emoji.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reactions: Vec<Reaction>,
+    /// It came in after later ones were shown here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub late: bool,
+}
+
+/// A conversation in the list.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Summary {
+    /// The conversation.
+    pub conversation: ConversationId,
+    /// Exactly two users for ever.
+    pub direct: bool,
+    /// Title as set; absent in direct ones and where nobody set one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// Topic as set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic: Option<String>,
+    /// The reader's own role.
+    pub role: Role,
+    /// How many members.
+    pub members: u64,
+    /// Home servers taking part.
+    pub servers: Vec<ServerId>,
+    /// Place of the newest line, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest: Option<Place>,
+    /// Time of the newest change here.
+    pub changed_at: Timestamp,
+}
+
+/// One change, in the order the server took it in.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Change {
+    /// A line came, anywhere in the order.
+    Appeared {
+        /// Where.
+        conversation: ConversationId,
+        /// The line.
+        item: Box<Item>,
+    },
+    /// A line was edited, deleted or reacted to, or its content came or went.
+    Changed {
+        /// Where.
+        conversation: ConversationId,
+        /// The line as it is now.
+        item: Box<Item>,
+    },
+    /// A line is void now: it stands in no member's history.
+    Vanished {
+        /// Where.
+        conversation: ConversationId,
+        /// The event that was shown.
+        event: EventId,
+        /// Why: a code of `spec/04-authority.md`, section 9.
+        reason: String,
+    },
+    /// A conversation is new to the reader, or its summary changed.
+    Conversation(Box<Summary>),
+    /// The reader is no longer a member.
+    Left {
+        /// Where.
+        conversation: ConversationId,
+    },
+    /// An own event is durable on this many of the other servers taking part. Sent without a
+    /// cursor of its own: it is a state, not history.
+    Delivery {
+        /// Where.
+        conversation: ConversationId,
+        /// The event.
+        event: EventId,
+        /// Servers that stored it, this one not counted.
+        replicated: u32,
+        /// Servers that have to.
+        of: u32,
+    },
+    /// Changes from here on may be missing in this conversation: re-read its newest page.
+    Gap {
+        /// Where.
+        conversation: ConversationId,
+    },
+}
