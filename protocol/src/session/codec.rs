@@ -75,7 +75,7 @@ impl FrameBuffer {
     ///
     /// [`FrameError`]; after `TooLarge` the stream is lost, after `Decode` the next frame can
     /// still be read.
-    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
+    pub fn next_frame<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
         let rest = &self.bytes[self.start..];
         let Some((head, body)) = rest.split_first_chunk::<4>() else {
             return Ok(None);
@@ -112,7 +112,7 @@ mod tests {
             let (mut buffer, mut read) = (FrameBuffer::default(), vec![]);
             for chunk in stream.chunks(step) {
                 buffer.push(chunk);
-                while let Some(frame) = buffer.next::<ClientFrame>().unwrap() {
+                while let Some(frame) = buffer.next_frame::<ClientFrame>().unwrap() {
                     read.push(frame);
                 }
             }
@@ -125,7 +125,7 @@ mod tests {
         let mut buffer = FrameBuffer::default();
         buffer.push(&u32::MAX.to_be_bytes());
         assert!(matches!(
-            buffer.next::<ClientFrame>(),
+            buffer.next_frame::<ClientFrame>(),
             Err(FrameError::TooLarge { .. })
         ));
     }
@@ -142,9 +142,9 @@ mod tests {
             .unwrap(),
         );
         assert!(matches!(
-            buffer.next::<ClientFrame>(),
+            buffer.next_frame::<ClientFrame>(),
             Err(FrameError::Decode(_))
         ));
-        assert_eq!(buffer.next::<ClientFrame>().unwrap().unwrap().id, 1);
+        assert_eq!(buffer.next_frame::<ClientFrame>().unwrap().unwrap().id, 1);
     }
 }
