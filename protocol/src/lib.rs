@@ -5,6 +5,7 @@
 //!
 //! - [`ids`], [`time`], [`role`], [`limits`], [`encoding`], [`signing`]: the alphabet.
 //! - [`event`], [`commit`], [`root`]: what travels between servers and is kept for ever.
+//! - [`link`]: replication of one peer link.
 //! - [`session`]: the protocol between a client and its home server.
 #![deny(missing_docs)]
 
@@ -13,6 +14,7 @@ pub mod encoding;
 pub mod event;
 pub mod ids;
 pub mod limits;
+pub mod link;
 pub mod role;
 pub mod root;
 pub mod session;
