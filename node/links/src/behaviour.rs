@@ -57,7 +57,7 @@ pub(crate) struct Wires {
 #[derive(Clone, Debug)]
 pub(crate) struct Opener(mpsc::Sender<Open>);
 
-const CLOSED: &str = "peer closed the connection (does it know this server's key?)";
+const CLOSED: &str = "connection closed (is this server's key configured there?)";
 
 impl Opener {
     /// Opens our substream of `channel`.

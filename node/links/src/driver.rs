@@ -103,6 +103,8 @@ pub(crate) struct Driver {
     turns: BTreeMap<PeerKey, Weak<Mutex<()>>>,
     setups: JoinSet<()>,
     links: JoinSet<()>,
+    /// Whether commands may still come.
+    asked: bool,
     closing: Option<Closing>,
 }
 
@@ -136,6 +138,7 @@ impl Driver {
             turns: BTreeMap::new(),
             setups: JoinSet::new(),
             links: JoinSet::new(),
+            asked: true,
             closing: None,
         }
     }
@@ -175,9 +178,14 @@ impl Driver {
             tokio::select! {
                 event = self.swarm.select_next_some() => self.on_swarm(event),
                 Some(note) = self.notes.recv() => self.on_note(note),
-                command = self.commands.recv(), if !self.commands.is_closed() => match command {
+                command = self.commands.recv(), if self.asked => match command {
                     Some(command) => self.on_command(command),
-                    None => self.close(Duration::ZERO, None),
+                    None => {
+                        self.asked = false;
+                        if self.closing.is_none() {
+                            self.close(Duration::ZERO, None);
+                        }
+                    }
                 },
                 () = self.feed.closed(), if self.closing.is_none() => {
                     self.close(Duration::ZERO, None);
@@ -195,10 +203,10 @@ impl Driver {
     }
 
     fn next_due(&self) -> Option<Instant> {
-        let dials = self.peers.values().filter_map(Peer::dial_at);
-        dials
-            .chain(self.closing.as_ref().map(|closing| closing.deadline))
-            .min()
+        match &self.closing {
+            Some(closing) => Some(closing.deadline),
+            None => self.peers.values().filter_map(Peer::dial_at).min(),
+        }
     }
 
     // ---- inputs ----
@@ -222,9 +230,21 @@ impl Driver {
                 ..
             } => {
                 if let Some(key) = PeerKey::of_peer_id(&peer_id) {
+                    let up = self
+                        .peers
+                        .get(&key)
+                        .is_some_and(|peer| peer.uses(connection_id));
+                    // A server that does not know us closes without a word.
+                    let hint = if up {
+                        ""
+                    } else {
+                        " (is this server's key configured there?)"
+                    };
                     let reason = match cause {
-                        Some(cause) => format!("connection lost: {}", dial::with_causes(&cause)),
-                        None => "connection closed".to_owned(),
+                        Some(cause) => {
+                            format!("connection lost: {}{hint}", dial::with_causes(&cause))
+                        }
+                        None => format!("connection closed{hint}"),
                     };
                     self.on_closed(key, connection_id, &reason);
                 }

@@ -92,30 +92,33 @@ impl Link {
     /// Moves frames until the link is over, and returns why. No task of it is left then.
     async fn serve(self, outboxes: Arc<Outboxes>) -> String {
         let writable = Arc::new([Notify::new(), Notify::new()]);
-        let half = |channel| Half {
+        let reader = |channel| Reader {
+            entry: Arc::clone(&self.entry),
+            frames: FrameFeed::new(self.feed.clone(), self.peer, self.number, channel),
+            channel,
+        };
+        let writer = |channel| Writer {
             outboxes: Arc::clone(&outboxes),
             entry: Arc::clone(&self.entry),
             writable: Arc::clone(&writable),
-            frames: FrameFeed::new(self.feed.clone(), self.peer, self.number, channel),
             channel,
         };
         let (live, bulk) = (Channel::Live, Channel::Bulk);
         let (opener, mut wires) = (self.wires.opener.clone(), self.wires);
         let mut tasks = JoinSet::new();
-        tasks.spawn(half(live).read(self.inbound));
-        tasks.spawn(half(live).write(self.outbound));
-        let reader = half(bulk);
+        tasks.spawn(reader(live).run(self.inbound));
+        tasks.spawn(writer(live).run(self.outbound));
+        let (reader, writer) = (reader(bulk), writer(bulk));
         tasks.spawn(async move {
             match wires.accept(bulk).await {
-                Ok(stream) => reader.read(stream).await,
-                Err(reason) => End::Broken(reason),
+                Ok(stream) => reader.run(stream).await,
+                Err(reason) => End::Read(reason),
             }
         });
-        let writer = half(bulk);
         tasks.spawn(async move {
             match opener.open(bulk).await {
-                Ok(stream) => writer.write(stream).await,
-                Err(reason) => End::Broken(reason),
+                Ok(stream) => writer.run(stream).await,
+                Err(reason) => End::Unwritten(reason),
             }
         });
         let mut supervisor = Supervisor {
@@ -191,12 +194,12 @@ impl Supervisor {
                 Some(end) = tasks.join_next() => {
                     let end = end.unwrap_or_else(|error| End::Failed(format!("task: {error}")));
                     match end {
-                        End::Read => {
+                        End::Read(reason) => {
                             self.reading -= 1;
-                            self.end_soon("closed by the peer".to_owned());
+                            self.end_soon(reason);
                         }
                         End::Written => {}
-                        End::Broken(reason) => self.end_soon(reason),
+                        End::Unwritten(reason) => self.end_soon(reason),
                         End::Failed(reason) => return reason,
                     }
                 }
@@ -254,27 +257,24 @@ async fn pause_until(at: Option<Instant>) {
 
 /// How one of the four tasks ended.
 enum End {
-    /// The peer ended its side of this channel.
-    Read,
+    /// Nothing more comes on a channel: the peer ended it, or the connection is lost.
+    Read(String),
     /// Our side is written and ended.
     Written,
-    /// The connection broke here; a reader may still have something.
-    Broken(String),
+    /// The connection is lost here; a reader may still have something.
+    Unwritten(String),
     /// What the peer sent cannot be read on.
     Failed(String),
 }
 
-/// One channel's part of a link, for its reader or its writer.
-struct Half {
-    outboxes: Arc<Outboxes>,
+struct Reader {
     entry: Arc<Entry>,
-    writable: Arc<[Notify; 2]>,
     frames: FrameFeed,
     channel: Channel,
 }
 
-impl Half {
-    async fn read(self, stream: Stream) -> End {
+impl Reader {
+    async fn run(self, stream: Stream) -> End {
         let mut reader = FrameReader::new(stream);
         loop {
             match reader.next().await {
@@ -284,22 +284,31 @@ impl Half {
                         return End::Failed("nobody takes the frames".to_owned());
                     }
                 }
-                Ok(None) => return End::Read,
+                Ok(None) => return End::Read("closed by the peer".to_owned()),
                 Err(ReadError::Io(error)) => {
-                    return End::Broken(format!("connection lost: {error}"));
+                    return End::Read(format!("connection lost: {error}"));
                 }
                 Err(error) => return End::Failed(format!("{:?} channel: {error}", self.channel)),
             }
         }
     }
+}
 
-    async fn write(self, stream: Stream) -> End {
+struct Writer {
+    outboxes: Arc<Outboxes>,
+    entry: Arc<Entry>,
+    writable: Arc<[Notify; 2]>,
+    channel: Channel,
+}
+
+impl Writer {
+    async fn run(self, stream: Stream) -> End {
         let outbox = self.outboxes.of(self.channel);
         let written = |frames, bytes| self.entry.count_out(frames, bytes);
         let writable = || self.writable[self.channel.index()].notify_one();
         match write_frames(stream, outbox, written, writable).await {
             Ok(()) => End::Written,
-            Err(error) => End::Broken(format!("connection lost: {error}")),
+            Err(error) => End::Unwritten(format!("connection lost: {error}")),
         }
     }
 }

@@ -23,13 +23,20 @@ use crate::{
 
 impl Driver {
     pub(super) fn dial_due(&mut self) {
+        if self.closing.is_some() {
+            return;
+        }
         let now = Instant::now();
-        let due: Vec<PeerKey> = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| peer.dial_at().is_some_and(|at| at <= now))
-            .map(|(key, _)| *key)
-            .collect();
+        let mut due = Vec::new();
+        for (key, peer) in &mut self.peers {
+            if peer.known.targets.is_empty() {
+                continue;
+            }
+            peer.never_stuck();
+            if peer.dial_at().is_some_and(|at| at <= now) {
+                due.push(*key);
+            }
+        }
         due.into_iter().for_each(|key| self.dial(key));
     }
 

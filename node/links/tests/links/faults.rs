@@ -1,0 +1,1 @@
+//! What networks and processes do to links.
