@@ -5,16 +5,20 @@
 //!
 //! - [`ids`], [`time`], [`role`], [`limits`], [`encoding`], [`signing`]: the alphabet.
 //! - [`event`], [`commit`], [`root`]: what travels between servers and is kept for ever.
+//! - [`name`], [`identity`], [`card`]: who users and servers are, and what they are called.
 //! - [`link`]: replication of one peer link.
 //! - [`session`]: the protocol between a client and its home server.
 #![deny(missing_docs)]
 
+pub mod card;
 pub mod commit;
 pub mod encoding;
 pub mod event;
+pub mod identity;
 pub mod ids;
 pub mod limits;
 pub mod link;
+pub mod name;
 pub mod role;
 pub mod root;
 pub mod session;
