@@ -8,12 +8,14 @@
 //! - [`name`], [`identity`], [`card`]: who users and servers are, and what they are called.
 //! - [`link`]: replication of one peer link.
 //! - [`session`]: the protocol between a client and its home server.
+//! - [`history`]: the grow-only set of commits.
 #![deny(missing_docs)]
 
 pub mod card;
 pub mod commit;
 pub mod encoding;
 pub mod event;
+pub mod history;
 pub mod identity;
 pub mod ids;
 pub mod limits;

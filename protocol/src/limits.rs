@@ -18,6 +18,10 @@ pub const CUT_TIPS_MAX: usize = 64;
 pub const AUTHORITY_TIPS_MAX: usize = 1_024;
 /// Bans that a grant may lift.
 pub const LIFTS_MAX: usize = 64;
+/// Branches of one home's chain that are taken unasked, unless one more would stand.
+pub const BRANCHES_MAX: usize = 64;
+/// Commits below an unknown tip that are asked for at first when it is not above what is held.
+pub const FORK_LOOKBACK: u64 = 64;
 /// Messages a message may answer.
 pub const REPLY_TO_MAX: usize = 16;
 /// Users a message may mention.
