@@ -22,7 +22,7 @@ use libp2p::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::event::Channel;
+use crate::{event::Channel, reason::with_causes};
 
 const LIVE: StreamProtocol = StreamProtocol::new("/comity/link/1");
 const BULK: StreamProtocol = StreamProtocol::new("/comity/bulk/1");
@@ -252,7 +252,9 @@ impl ConnectionHandler for Handler {
                     StreamUpgradeError::NegotiationFailed => {
                         "peer does not speak this version of links".to_owned()
                     }
-                    StreamUpgradeError::Io(error) => format!("opening a substream: {error}"),
+                    StreamUpgradeError::Io(error) => {
+                        format!("opening a substream: {}", with_causes(&error))
+                    }
                     StreamUpgradeError::Apply(never) => match never {},
                 }));
             }

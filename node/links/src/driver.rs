@@ -1,7 +1,9 @@
 //! The swarm loop. It decides who is connected and when to dial, and awaits nothing but its
 //! inputs: one slow peer would otherwise stop all of them.
 
+mod connections;
 mod dial;
+mod list;
 mod network;
 mod peer;
 mod setup;
@@ -15,11 +17,11 @@ use std::{
 use futures::StreamExt as _;
 use libp2p::{
     Multiaddr, Swarm,
-    core::{ConnectedPoint, transport::ListenerId},
-    swarm::{ConnectionId, ListenError, SwarmEvent},
+    core::transport::ListenerId,
+    swarm::{ConnectionId, SwarmEvent},
 };
 use tokio::{
-    sync::{Mutex, mpsc, oneshot, watch},
+    sync::{Mutex, mpsc, oneshot},
     task::JoinSet,
     time::{Instant, sleep_until, timeout_at},
 };
@@ -31,14 +33,14 @@ use self::{
     setup::{Setup, Streams},
 };
 use crate::{
-    behaviour::NotAllowed,
-    board::{Board, Direction},
+    board::Board,
     config::{Known, PeerError},
     event::{Feed, LinkEvent},
-    hello::{Hello, Role},
+    hello::Hello,
     key::PeerKey,
     limits::{CLOSE_TIMEOUT, COMMAND_QUEUE, PEERS_MAX},
-    link::{Link, Stop},
+    link::Stop,
+    reason::with_causes,
 };
 
 /// What the handles ask for.
@@ -209,8 +211,6 @@ impl Driver {
         }
     }
 
-    // ---- inputs ----
-
     fn on_swarm(&mut self, event: SwarmEvent<network::NetworkEvent>) {
         match event {
             SwarmEvent::ConnectionEstablished {
@@ -242,7 +242,7 @@ impl Driver {
                     };
                     let reason = match cause {
                         Some(cause) => {
-                            format!("connection lost: {}{hint}", dial::with_causes(&cause))
+                            format!("connection lost: {}{hint}", with_causes(&cause))
                         }
                         None => format!("connection closed{hint}"),
                     };
@@ -348,279 +348,6 @@ impl Driver {
             Command::Shutdown(patience, done) => self.close(patience, Some(done)),
         }
     }
-
-    // ---- the list ----
-
-    pub(crate) fn set_peers(&mut self, peers: Vec<Known>) {
-        let absent = |key: &PeerKey| !peers.iter().any(|peer| peer.key == *key);
-        let gone: Vec<PeerKey> = self.peers.keys().copied().filter(absent).collect();
-        gone.into_iter().for_each(|key| self.remove_peer(key));
-        peers.into_iter().for_each(|peer| self.put_peer(peer));
-    }
-
-    fn put_peer(&mut self, known: Known) {
-        let key = known.key;
-        if let Some(peer) = self.peers.get_mut(&key) {
-            if peer.known != known {
-                peer.known = known;
-                peer.wake();
-            }
-            return;
-        }
-        self.turns.retain(|_, turn| turn.strong_count() > 0);
-        let turn = self
-            .turns
-            .get(&key)
-            .and_then(Weak::upgrade)
-            .unwrap_or_default();
-        self.turns.insert(key, Arc::downgrade(&turn));
-        self.swarm.behaviour_mut().links.allow(key.peer_id());
-        let peer = Peer::new(known, Role::of(self.key, key), self.board.add(key), turn);
-        self.peers.insert(key, peer);
-    }
-
-    fn remove_peer(&mut self, key: PeerKey) {
-        let Some(mut peer) = self.peers.remove(&key) else {
-            return;
-        };
-        self.swarm.behaviour_mut().links.disallow(&key.peer_id());
-        self.board.remove(key);
-        if let Some(link) = peer.link.take() {
-            link.stop.send_replace(Stop::Cut("peer removed".to_owned()));
-        }
-        for (connection, known) in &peer.connections {
-            known.setup.abort();
-            self.swarm.close_connection(*connection);
-        }
-    }
-
-    fn on_refused(&mut self, key: Option<PeerKey>, address: &Multiaddr, error: &ListenError) {
-        match (key, error) {
-            (Some(key), ListenError::Denied { cause })
-                if cause.downcast_ref::<NotAllowed>().is_some() =>
-            {
-                let now = std::time::Instant::now();
-                if self.board.note_refused(key, address.to_string(), now) {
-                    tracing::warn!(peer = %key, %address, "refused a server that is not configured");
-                }
-            }
-            (key, error) => tracing::debug!(?key, %address, %error, "inbound connection failed"),
-        }
-    }
-
-    // ---- connections ----
-
-    fn on_connected(&mut self, key: PeerKey, connection: ConnectionId, endpoint: &ConnectedPoint) {
-        let wires = self.swarm.behaviour_mut().links.take(connection);
-        let (Some(wires), Some(peer), None) = (wires, self.peers.get_mut(&key), &self.closing)
-        else {
-            self.swarm.close_connection(connection);
-            return;
-        };
-        let direction = if endpoint.is_dialer() {
-            Direction::Outbound
-        } else {
-            Direction::Inbound
-        };
-        self.hellos += 1;
-        let hello = Hello {
-            instance: self.instance,
-            order: self.hellos,
-            others: u8::try_from(peer.connections.len()).unwrap_or(u8::MAX),
-        };
-        let setup = Setup {
-            peer: key,
-            connection,
-            role: peer.role,
-            hello,
-            wires,
-        };
-        let task = self.setups.spawn(setup.run(self.note_sender.clone()));
-        peer.connected(connection, direction, task);
-    }
-
-    /// Any end of a connection that we did not end ourselves.
-    fn on_closed(&mut self, key: PeerKey, connection: ConnectionId, reason: &str) {
-        let Some(peer) = self.peers.get_mut(&key) else {
-            return;
-        };
-        let Some(known) = peer.connections.remove(&connection) else {
-            return;
-        };
-        known.setup.abort();
-        if peer
-            .chosen
-            .as_ref()
-            .is_some_and(|chosen| chosen.connection == connection)
-        {
-            peer.chosen = None;
-        }
-        if let Some(link) = peer.link.take_if(|link| link.connection == connection) {
-            link.stop.send_replace(Stop::Gone(reason.to_owned()));
-            peer.link_over(link.since, reason);
-        } else if peer.connections.is_empty() {
-            let outbound = known.direction == Direction::Outbound;
-            let pause = peer.set_up_failed(reason);
-            if outbound {
-                self.report_failure(key, reason, pause);
-            }
-        }
-    }
-
-    /// Ends a connection of our own accord: no failure of the peer.
-    fn drop_connection(&mut self, key: PeerKey, connection: ConnectionId) {
-        self.swarm.close_connection(connection);
-        if let Some(known) = self
-            .peers
-            .get_mut(&key)
-            .and_then(|peer| peer.connections.remove(&connection))
-        {
-            known.setup.abort();
-        }
-    }
-
-    fn on_offer(
-        &mut self,
-        key: PeerKey,
-        connection: ConnectionId,
-        hello: Hello,
-        answer: oneshot::Sender<Hello>,
-    ) {
-        let Some(peer) = self.peers.get_mut(&key) else {
-            return;
-        };
-        if !peer.connections.contains_key(&connection) {
-            return;
-        }
-        if !peer.would_choose(&hello) {
-            tracing::debug!(peer = %key, %connection, "one more connection than needed");
-            return self.drop_connection(key, connection);
-        }
-        self.choose(
-            key,
-            Chosen {
-                connection,
-                theirs: hello,
-            },
-        );
-        self.hellos += 1;
-        let ours = Hello {
-            instance: self.instance,
-            order: self.hellos,
-            others: 0,
-        };
-        let _ = answer.send(ours);
-    }
-
-    /// Makes a connection the one to use and ends the one before.
-    fn choose(&mut self, key: PeerKey, chosen: Chosen) {
-        let Some(peer) = self.peers.get_mut(&key) else {
-            return;
-        };
-        let connection = chosen.connection;
-        let before = peer.chosen.replace(chosen);
-        if let Some(link) = peer.link.take_if(|link| link.connection != connection) {
-            link.stop
-                .send_replace(Stop::Cut("replaced by a newer connection".to_owned()));
-        }
-        if let Some(before) = before.filter(|before| before.connection != connection) {
-            self.drop_connection(key, before.connection);
-        }
-    }
-
-    fn on_ready(&mut self, key: PeerKey, connection: ConnectionId, hello: Hello, streams: Streams) {
-        let Some(peer) = self.peers.get_mut(&key) else {
-            return;
-        };
-        let Some(direction) = peer
-            .connections
-            .get(&connection)
-            .map(|known| known.direction)
-        else {
-            return;
-        };
-        match peer.role {
-            Role::Leader => {
-                if peer
-                    .chosen
-                    .as_ref()
-                    .is_none_or(|chosen| chosen.connection != connection)
-                {
-                    return self.drop_connection(key, connection);
-                }
-            }
-            Role::Follower => {
-                if !peer.would_choose(&hello) {
-                    return self.drop_connection(key, connection);
-                }
-                self.choose(
-                    key,
-                    Chosen {
-                        connection,
-                        theirs: hello,
-                    },
-                );
-            }
-        }
-        self.start_link(key, connection, direction, streams);
-    }
-
-    // ---- links ----
-
-    fn start_link(
-        &mut self,
-        key: PeerKey,
-        connection: ConnectionId,
-        direction: Direction,
-        streams: Streams,
-    ) {
-        let Some(peer) = self.peers.get_mut(&key) else {
-            return;
-        };
-        if self.closing.is_some() {
-            return self.drop_connection(key, connection);
-        }
-        self.links_started += 1;
-        let number = self.links_started;
-        let (stop, stopped) = watch::channel(Stop::Run);
-        let link = Link {
-            peer: key,
-            number,
-            direction,
-            outbound: streams.outbound,
-            inbound: streams.inbound,
-            wires: streams.wires,
-            entry: Arc::clone(&peer.entry),
-            feed: self.feed.clone(),
-            turn: Arc::clone(&peer.turn),
-            stop: stopped,
-            notes: self.note_sender.clone(),
-        };
-        peer.link_started(Running {
-            connection,
-            number,
-            stop,
-            since: Instant::now(),
-        });
-        self.links.spawn(link.run());
-    }
-
-    fn on_ended(&mut self, key: PeerKey, number: u64, reason: &str) {
-        let Some(peer) = self.peers.get_mut(&key) else {
-            return;
-        };
-        let Some(link) = peer.link.take_if(|link| link.number == number) else {
-            return;
-        };
-        peer.chosen = None;
-        let (connection, since) = (link.connection, link.since);
-        self.drop_connection(key, connection);
-        if let Some(peer) = self.peers.get_mut(&key) {
-            peer.link_over(since, reason);
-        }
-    }
-
-    // ---- the end ----
 
     fn close(&mut self, patience: Duration, done: Option<oneshot::Sender<()>>) {
         let deadline = Instant::now() + patience;

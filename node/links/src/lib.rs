@@ -16,7 +16,7 @@
 //! | `hello` | first frame on a connection, and the rule that leaves one link of several |
 //! | `link` | the tasks of one link: two readers, two writers, their supervisor |
 //! | `frame`, `outbox` | framing, and the bounded queue before it |
-//! | `backoff`, `limits`, `board` | pauses between dials, every number, figures for [`PeerStatus`] |
+//! | `backoff`, `limits`, `board`, `reason` | pauses between dials, every number, figures for [`PeerStatus`], errors as text |
 //!
 //! Invariants: the swarm loop never awaits anything but its inputs; a peer that is not configured
 //! gets no further than its handshake; `Up` and `Down` of a peer alternate, and every frame of a
@@ -37,6 +37,7 @@ pub mod limits;
 mod link;
 mod links;
 mod outbox;
+mod reason;
 
 pub use board::{Direction, PeerStatus, Refused};
 pub use config::{Config, PeerError, StaticPeer};

@@ -18,6 +18,7 @@ use crate::{
     key::PeerKey,
     limits::DRAIN_TIMEOUT,
     outbox::Outboxes,
+    reason::with_causes,
 };
 
 /// What the swarm loop wants of a link.
@@ -267,6 +268,10 @@ enum End {
     Failed(String),
 }
 
+fn lost(error: &std::io::Error) -> String {
+    format!("connection lost: {}", with_causes(error))
+}
+
 struct Reader {
     entry: Arc<Entry>,
     frames: FrameFeed,
@@ -285,9 +290,7 @@ impl Reader {
                     }
                 }
                 Ok(None) => return End::Read("closed by the peer".to_owned()),
-                Err(ReadError::Io(error)) => {
-                    return End::Read(format!("connection lost: {error}"));
-                }
+                Err(ReadError::Io(error)) => return End::Read(lost(&error)),
                 Err(error) => return End::Failed(format!("{:?} channel: {error}", self.channel)),
             }
         }
@@ -308,7 +311,7 @@ impl Writer {
         let writable = || self.writable[self.channel.index()].notify_one();
         match write_frames(stream, outbox, written, writable).await {
             Ok(()) => End::Written,
-            Err(error) => End::Unwritten(format!("connection lost: {error}")),
+            Err(error) => End::Unwritten(lost(&error)),
         }
     }
 }

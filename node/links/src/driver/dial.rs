@@ -1,7 +1,5 @@
 //! Dialling: when it is due, where to, and what went wrong.
 
-use std::error::Error;
-
 use libp2p::{
     Multiaddr,
     swarm::{
@@ -19,6 +17,7 @@ use crate::{
     config::{Family, Target, quic_address},
     key::PeerKey,
     limits::{ADDRESSES_MAX, RESOLVE_TIMEOUT},
+    reason::with_causes,
 };
 
 impl Driver {
@@ -164,18 +163,4 @@ pub(super) fn describe(error: &DialError) -> String {
         },
         error => with_causes(error),
     }
-}
-
-/// An error and its causes in one line, without repetitions.
-pub(super) fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }

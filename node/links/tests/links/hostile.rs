@@ -21,7 +21,7 @@ struct Hostile {
 }
 
 impl Hostile {
-    async fn connect(n: u8, server: &Server) -> Self {
+    fn connect(n: u8, server: &Server) -> Self {
         let keypair = Keypair::ed25519_from_bytes(seed(n)).unwrap();
         let mut swarm = libp2p::SwarmBuilder::with_existing_identity(keypair)
             .with_tokio()
@@ -90,7 +90,7 @@ async fn honest_link_still_works(a: &mut Server, b: &mut Server, at_a: u64, at_b
 async fn too_long_a_frame_ends_the_link_with_a_reason() {
     let (mut a, at_a, mut b, at_b, n) = server_with_honest_peer().await;
     for name in [LIVE, BULK] {
-        let mut hostile = Hostile::connect(n, &a).await;
+        let mut hostile = Hostile::connect(n, &a);
         let mut live = hostile.hello().await;
         let link = a.up().await;
         live.write_all(&[0, 0, 0, 2, b'o', b'k']).await.unwrap();
@@ -119,7 +119,7 @@ async fn too_long_a_frame_ends_the_link_with_a_reason() {
 #[tokio::test]
 async fn garbage_instead_of_a_hello_makes_no_link() {
     let (mut a, at_a, mut b, at_b, n) = server_with_honest_peer().await;
-    let mut hostile = Hostile::connect(n, &a).await;
+    let mut hostile = Hostile::connect(n, &a);
     let mut stream = hostile.open(LIVE).await;
     stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     stream.flush().await.unwrap();
@@ -135,7 +135,7 @@ async fn garbage_instead_of_a_hello_makes_no_link() {
 #[tokio::test]
 async fn silent_connection_is_closed_and_substreams_beyond_two_are_reset() {
     let (mut a, at_a, mut b, at_b, n) = server_with_honest_peer().await;
-    let mut hostile = Hostile::connect(n, &a).await;
+    let mut hostile = Hostile::connect(n, &a);
     let mut bulk = hostile.open(BULK).await;
     for _ in 0..50 {
         // Each is dropped by the server; a flood of them must not add up.
@@ -156,7 +156,7 @@ async fn silent_connection_is_closed_and_substreams_beyond_two_are_reset() {
 #[tokio::test]
 async fn peer_that_never_reads_costs_a_full_queue_and_nothing_else() {
     let (mut a, at_a, mut b, at_b, n) = server_with_honest_peer().await;
-    let mut hostile = Hostile::connect(n, &a).await;
+    let mut hostile = Hostile::connect(n, &a);
     let _live = hostile.hello().await;
     let link = a.up().await;
     let to = comity_links::PeerKey::of_seed(seed(n));

@@ -215,6 +215,30 @@ async fn dropping_the_events_or_the_handles_ends_the_links() {
     while events.recv().await.is_some() {}
 }
 
+/// The consumer looks away while the peer comes and goes: what it finds is still in order.
+#[tokio::test]
+async fn unread_links_of_a_peer_that_comes_and_goes_are_in_order() {
+    let mut a = Server::start(1, vec![peer(2, &[])]).await;
+    for _ in 0..10 {
+        let mut b = Server::start(2, vec![a.as_peer()]).await;
+        let link = b.up().await;
+        b.links
+            .try_send(a.key(), link, Channel::Live, Bytes::from_static(b"here"))
+            .unwrap();
+        b.links.shutdown(Duration::from_secs(5)).await;
+    }
+    let mut links = Vec::new();
+    while links.len() < 10 {
+        let LinkEvent::Up { link, .. } = a.next().await else {
+            panic!("no Up")
+        };
+        assert!(matches!(a.next().await, LinkEvent::Frame { link: of, .. } if of == link));
+        assert!(matches!(a.next().await, LinkEvent::Down { link: of, .. } if of == link));
+        links.push(link);
+    }
+    assert!(links.is_sorted_by(|a, b| a < b), "{links:?}");
+}
+
 #[tokio::test]
 async fn many_links_leave_no_task_behind() {
     let tasks = || {
