@@ -9,10 +9,12 @@
 //! - [`link`]: replication of one peer link.
 //! - [`session`]: the protocol between a client and its home server.
 //! - [`history`]: the grow-only set of commits.
+//! - [`document`]: the merge of everything that can change.
 #![deny(missing_docs)]
 
 pub mod card;
 pub mod commit;
+pub mod document;
 pub mod encoding;
 pub mod event;
 pub mod history;
