@@ -1,4 +1,5 @@
-//! A cable between a dialling server and a listening one that can be cut, or lose packets.
+//! A cable between a dialling server and a listening one that can be cut, be slow, or lose
+//! packets.
 
 use std::{
     net::SocketAddr,
@@ -6,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use tokio::{net::UdpSocket, task::JoinHandle};
@@ -18,6 +20,7 @@ pub(crate) struct Cable {
 
 #[derive(Default)]
 struct State {
+    delay: Duration,
     cut: AtomicBool,
     /// Every n-th packet is lost; none for 0.
     lose_every: AtomicUsize,
@@ -34,12 +37,20 @@ impl State {
 
 impl Cable {
     pub(crate) async fn to(listener: &str) -> Self {
+        Self::slow(listener, Duration::ZERO).await
+    }
+
+    /// A cable whose packets take `delay` each way.
+    pub(crate) async fn slow(listener: &str, delay: Duration) -> Self {
         let port: u16 = listener.split('/').nth(4).unwrap().parse().unwrap();
         let near = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let far = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         far.connect(("127.0.0.1", port)).await.unwrap();
         let address = near.local_addr().unwrap();
-        let state = Arc::new(State::default());
+        let state = Arc::new(State {
+            delay,
+            ..State::default()
+        });
         let task = tokio::spawn(carry(near, far, Arc::clone(&state)));
         Self {
             address,
@@ -72,6 +83,7 @@ impl Drop for Cable {
 }
 
 async fn carry(near: UdpSocket, far: UdpSocket, state: Arc<State>) {
+    let (near, far) = (Arc::new(near), Arc::new(far));
     let (mut there, mut back) = (vec![0; 65_536], vec![0; 65_536]);
     let mut dialler = None;
     loop {
@@ -80,16 +92,32 @@ async fn carry(near: UdpSocket, far: UdpSocket, state: Arc<State>) {
             Ok((length, from)) = near.recv_from(&mut there) => {
                 dialler = Some(from);
                 if state.passes() {
-                    let _ = far.send(&there[..length]).await;
+                    let (far, packet, delay) = (Arc::clone(&far), there[..length].to_vec(), state.delay);
+                    deliver(delay, async move { far.send(&packet).await }).await;
                 }
             }
             Ok(length) = far.recv(&mut back) => {
                 if let Some(dialler) = dialler
                     && state.passes()
                 {
-                    let _ = near.send_to(&back[..length], dialler).await;
+                    let (near, packet, delay) = (Arc::clone(&near), back[..length].to_vec(), state.delay);
+                    deliver(delay, async move { near.send_to(&packet, dialler).await }).await;
                 }
             }
         }
+    }
+}
+
+async fn deliver(
+    delay: Duration,
+    send: impl Future<Output = std::io::Result<usize>> + Send + 'static,
+) {
+    if delay.is_zero() {
+        let _ = send.await;
+    } else {
+        tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
+            send.await
+        });
     }
 }

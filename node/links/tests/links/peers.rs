@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use comity_links::{Channel, Config, Direction, LinkEvent, Links, PeerKey, StartError};
+use comity_links::{Channel, Config, Direction, LinkEvent, Links, PeerKey, StartError, StaticPeer};
 
+use crate::cable::Cable;
 use crate::support::{Server, eventually, pair, peer, seed, seeds_in_order};
 
 #[tokio::test]
@@ -18,39 +19,58 @@ async fn both_ends_agree_on_who_dialled() {
 /// Both know the other's address and dial at the same moment, again and again.
 #[tokio::test]
 async fn simultaneous_dials_settle_on_one_link() {
-    for round in 0..20 {
+    for _ in 0..20 {
         let mut a = Server::start(1, Vec::new()).await;
         let mut b = Server::start(2, Vec::new()).await;
         let (to_b, to_a) = ([b.as_peer()], [a.as_peer()]);
-        let (first, second) = tokio::join!(a.links.set_peers(&to_b), b.links.set_peers(&to_a));
-        first.unwrap();
-        second.unwrap();
-        let (at_a, at_b) = (a.up().await, b.up().await);
-        // The superfluous connection is gone once frames went both ways and nothing else happened.
-        for n in 0..50_u8 {
-            let frame = Bytes::from(vec![n]);
-            a.links
-                .try_send(b.key(), at_a, Channel::Live, frame.clone())
-                .unwrap();
-            assert_eq!(
-                b.frame().await,
-                (at_b, Channel::Live, frame.clone()),
-                "round {round}"
-            );
-            b.links
-                .try_send(a.key(), at_b, Channel::Live, frame.clone())
-                .unwrap();
-            assert_eq!(
-                a.frame().await,
-                (at_a, Channel::Live, frame),
-                "round {round}"
-            );
-        }
-        let sides = (a.links.status()[0].direction, b.links.status()[0].direction);
-        assert_ne!(sides.0, sides.1, "both ends hold the same connection");
-        a.links.shutdown(Duration::from_secs(5)).await;
-        b.links.shutdown(Duration::from_secs(5)).await;
+        dial_at_once(&mut a, &mut b, &to_b, &to_a).await;
     }
+}
+
+/// Real distances: the two ends see the two connections in every order.
+#[tokio::test]
+async fn simultaneous_dials_over_slow_cables_settle_on_one_link() {
+    for (there, back) in [
+        (20, 20),
+        (5, 60),
+        (60, 5),
+        (20, 25),
+        (25, 20),
+        (1, 90),
+        (90, 1),
+    ] {
+        let mut a = Server::start(1, Vec::new()).await;
+        let mut b = Server::start(2, Vec::new()).await;
+        let there = Cable::slow(&b.addresses()[0], Duration::from_millis(there)).await;
+        let back = Cable::slow(&a.addresses()[0], Duration::from_millis(back)).await;
+        let (to_b, to_a) = ([peer(2, &[there.address()])], [peer(1, &[back.address()])]);
+        dial_at_once(&mut a, &mut b, &to_b, &to_a).await;
+    }
+}
+
+async fn dial_at_once(a: &mut Server, b: &mut Server, to_b: &[StaticPeer], to_a: &[StaticPeer]) {
+    let (first, second) = tokio::join!(a.links.set_peers(to_b), b.links.set_peers(to_a));
+    first.unwrap();
+    second.unwrap();
+    let (at_a, at_b) = (a.up().await, b.up().await);
+    // The superfluous connection is gone once frames went to and fro, and `frame` accepts no
+    // other event.
+    for n in 0..20_u8 {
+        let frame = Bytes::from(vec![n]);
+        a.links
+            .try_send(b.key(), at_a, Channel::Live, frame.clone())
+            .unwrap();
+        assert_eq!(b.frame().await, (at_b, Channel::Live, frame.clone()));
+        b.links
+            .try_send(a.key(), at_b, Channel::Live, frame.clone())
+            .unwrap();
+        assert_eq!(a.frame().await, (at_a, Channel::Live, frame));
+    }
+    let sides = (a.links.status()[0].direction, b.links.status()[0].direction);
+    assert_ne!(sides.0, sides.1, "the ends hold different connections");
+    a.links.shutdown(Duration::from_secs(5)).await;
+    assert_eq!(b.down().await.0, at_b);
+    b.links.shutdown(Duration::from_secs(5)).await;
 }
 
 #[tokio::test]
