@@ -22,7 +22,7 @@ use libp2p::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{event::Channel, reason::with_causes};
+use crate::{event::Channel, reason::SetupError};
 
 const LIVE: StreamProtocol = StreamProtocol::new("/comity/link/1");
 const BULK: StreamProtocol = StreamProtocol::new("/comity/bulk/1");
@@ -57,34 +57,34 @@ pub(crate) struct Wires {
 #[derive(Clone, Debug)]
 pub(crate) struct Opener(mpsc::Sender<Open>);
 
-const CLOSED: &str = "connection closed (is this server's key configured there?)";
-
 impl Opener {
     /// Opens our substream of `channel`.
-    pub(crate) async fn open(&self, channel: Channel) -> Result<Stream, String> {
+    pub(crate) async fn open(&self, channel: Channel) -> Result<Stream, SetupError> {
         let (reply, opened) = oneshot::channel();
         self.0
             .send(Open { channel, reply })
             .await
-            .map_err(|_| CLOSED.to_owned())?;
-        opened.await.map_err(|_| CLOSED.to_owned())?
+            .map_err(|_| SetupError::closed())?;
+        opened.await.map_err(|_| SetupError::closed())?
     }
 }
 
 impl Wires {
     /// Waits for the peer's substream of `channel`; each can be had once.
-    pub(crate) async fn accept(&mut self, channel: Channel) -> Result<Stream, String> {
+    pub(crate) async fn accept(&mut self, channel: Channel) -> Result<Stream, SetupError> {
         let Some(receiver) = self.inbound[channel.index()].take() else {
-            return Err("substream was taken before".to_owned());
+            return Err(SetupError::Unusable(
+                "substream was taken before".to_owned(),
+            ));
         };
-        receiver.await.map_err(|_| CLOSED.to_owned())
+        receiver.await.map_err(|_| SetupError::closed())
     }
 }
 
 #[derive(Debug)]
 pub(crate) struct Open {
     channel: Channel,
-    reply: oneshot::Sender<Result<Stream, String>>,
+    reply: oneshot::Sender<Result<Stream, SetupError>>,
 }
 
 /// Part of the swarm: no events of its own, the swarm loop calls [`Behaviour::take`].
@@ -187,7 +187,7 @@ impl NetworkBehaviour for Behaviour {
 #[derive(Debug)]
 pub(crate) struct Handler {
     requests: mpsc::Receiver<Open>,
-    opening: Option<oneshot::Sender<Result<Stream, String>>>,
+    opening: Option<oneshot::Sender<Result<Stream, SetupError>>>,
     /// Taken with the first substream of each channel; further ones are dropped, which resets them.
     inbound: [Option<oneshot::Sender<Stream>>; 2],
 }
@@ -248,13 +248,13 @@ impl ConnectionHandler for Handler {
             }) => self.opened(Ok(stream)),
             ConnectionEvent::DialUpgradeError(DialUpgradeError { error, .. }) => {
                 self.opened(Err(match error {
-                    StreamUpgradeError::Timeout => "opening a substream timed out".to_owned(),
+                    StreamUpgradeError::Timeout => {
+                        SetupError::Unusable("opening a substream timed out".to_owned())
+                    }
                     StreamUpgradeError::NegotiationFailed => {
-                        "peer does not speak this version of links".to_owned()
+                        SetupError::Unusable("peer does not speak this version of links".to_owned())
                     }
-                    StreamUpgradeError::Io(error) => {
-                        format!("opening a substream: {}", with_causes(&error))
-                    }
+                    StreamUpgradeError::Io(error) => SetupError::lost(&error),
                     StreamUpgradeError::Apply(never) => match never {},
                 }));
             }
@@ -264,7 +264,7 @@ impl ConnectionHandler for Handler {
 }
 
 impl Handler {
-    fn opened(&mut self, result: Result<Stream, String>) {
+    fn opened(&mut self, result: Result<Stream, SetupError>) {
         if let Some(reply) = self.opening.take() {
             let _ = reply.send(result);
         }

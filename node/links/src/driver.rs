@@ -40,7 +40,7 @@ use crate::{
     key::PeerKey,
     limits::{CLOSE_TIMEOUT, COMMAND_QUEUE, PEERS_MAX},
     link::Stop,
-    reason::with_causes,
+    reason::SetupError,
 };
 
 /// What the handles ask for.
@@ -73,7 +73,7 @@ pub(crate) enum Note {
     SetupFailed {
         peer: PeerKey,
         connection: ConnectionId,
-        error: String,
+        error: SetupError,
     },
     /// A link's tasks have ended.
     Ended {
@@ -230,21 +230,9 @@ impl Driver {
                 ..
             } => {
                 if let Some(key) = PeerKey::of_peer_id(&peer_id) {
-                    let up = self
-                        .peers
-                        .get(&key)
-                        .is_some_and(|peer| peer.uses(connection_id));
-                    // A server that does not know us closes without a word.
-                    let hint = if up {
-                        ""
-                    } else {
-                        " (is this server's key configured there?)"
-                    };
                     let reason = match cause {
-                        Some(cause) => {
-                            format!("connection lost: {}{hint}", with_causes(&cause))
-                        }
-                        None => format!("connection closed{hint}"),
+                        Some(cause) => SetupError::lost(&cause),
+                        None => SetupError::closed(),
                     };
                     self.on_closed(key, connection_id, &reason);
                 }

@@ -13,7 +13,7 @@
 
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use crate::key::PeerKey;
+use crate::{key::PeerKey, reason::SetupError};
 
 const HELLO_BYTES: usize = 25;
 const EXTRA_MAX: usize = 231;
@@ -72,13 +72,13 @@ impl Hello {
         stream.flush().await
     }
 
-    pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Self, String> {
-        let broken = |error| format!("no hello: {error}");
+    pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Self, SetupError> {
+        let broken = |error| SetupError::lost(&error);
         let mut length = [0; 4];
         stream.read_exact(&mut length).await.map_err(broken)?;
         let length = u32::from_be_bytes(length) as usize;
         if !(HELLO_BYTES..=HELLO_BYTES + EXTRA_MAX).contains(&length) {
-            return Err(format!("hello of {length} bytes"));
+            return Err(SetupError::Unusable(format!("hello of {length} bytes")));
         }
         let mut body = [0; HELLO_BYTES + EXTRA_MAX];
         stream

@@ -113,13 +113,13 @@ impl Link {
         tasks.spawn(async move {
             match wires.accept(bulk).await {
                 Ok(stream) => reader.run(stream).await,
-                Err(reason) => End::Read(reason),
+                Err(error) => End::Read(error.to_string()),
             }
         });
         tasks.spawn(async move {
             match opener.open(bulk).await {
                 Ok(stream) => writer.run(stream).await,
-                Err(reason) => End::Unwritten(reason),
+                Err(error) => End::Unwritten(error.to_string()),
             }
         });
         let mut supervisor = Supervisor {

@@ -1,9 +1,38 @@
 //! Errors as text for people.
 
-use std::error::Error;
+use std::{error::Error, fmt};
 
 /// Longest reason, in characters.
 const REASON_MAX: usize = 300;
+
+/// Why no link came of a connection.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum SetupError {
+    /// The connection ended. A server that does not know us does that without a word, so the
+    /// operator gets a hint.
+    Lost(String),
+    /// The peer said or did something that makes no link.
+    Unusable(String),
+}
+
+impl SetupError {
+    pub(crate) fn closed() -> Self {
+        Self::Lost("connection closed".to_owned())
+    }
+
+    pub(crate) fn lost(error: &dyn Error) -> Self {
+        Self::Lost(format!("connection lost: {}", with_causes(error)))
+    }
+}
+
+impl fmt::Display for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lost(text) => write!(f, "{text} (is this server's key configured there?)"),
+            Self::Unusable(text) => f.write_str(text),
+        }
+    }
+}
 
 /// An error and its causes in one line, without repetitions. Parts of it may come from the peer
 /// (the reason it closed with), so control characters are left out and the length is bounded:

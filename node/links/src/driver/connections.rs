@@ -14,6 +14,7 @@ use crate::{
     hello::{Hello, Role},
     key::PeerKey,
     link::{Link, Stop},
+    reason::SetupError,
 };
 
 impl Driver {
@@ -52,7 +53,7 @@ impl Driver {
     }
 
     /// Any end of a connection that we did not end ourselves.
-    pub(super) fn on_closed(&mut self, key: PeerKey, connection: ConnectionId, reason: &str) {
+    pub(super) fn on_closed(&mut self, key: PeerKey, connection: ConnectionId, error: &SetupError) {
         let Some(peer) = self.peers.get_mut(&key) else {
             return;
         };
@@ -68,13 +69,15 @@ impl Driver {
             peer.chosen = None;
         }
         if let Some(link) = peer.link.take_if(|link| link.connection == connection) {
-            link.stop.send_replace(Stop::Gone(reason.to_owned()));
+            let (SetupError::Lost(reason) | SetupError::Unusable(reason)) = error;
+            link.stop.send_replace(Stop::Gone(reason.clone()));
             peer.link_over(link.since, reason);
         } else if peer.connections.is_empty() {
             let outbound = known.direction == Direction::Outbound;
-            let pause = peer.set_up_failed(reason);
+            let reason = error.to_string();
+            let pause = peer.set_up_failed(&reason);
             if outbound {
-                self.report_failure(key, reason, pause);
+                self.report_failure(key, &reason, pause);
             }
         }
     }

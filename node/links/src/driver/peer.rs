@@ -84,13 +84,6 @@ impl Peer {
         self.next_dial
     }
 
-    /// Whether this connection carries the link.
-    pub(super) fn uses(&self, connection: ConnectionId) -> bool {
-        self.link
-            .as_ref()
-            .is_some_and(|link| link.connection == connection)
-    }
-
     /// No state may be left in which nothing will ever happen again.
     pub(super) fn never_stuck(&mut self) {
         if self.next_dial.is_none() && self.connections.is_empty() && self.dial == Dial::Idle {

@@ -13,6 +13,7 @@ use crate::{
     hello::{Hello, Role},
     key::PeerKey,
     limits::SETUP_TIMEOUT,
+    reason::SetupError,
 };
 
 /// What a link starts with.
@@ -36,7 +37,8 @@ impl Setup {
     pub(super) async fn run(self, notes: mpsc::Sender<Note>) {
         let (peer, connection) = (self.peer, self.connection);
         let result = timeout(SETUP_TIMEOUT, self.exchange(&notes)).await;
-        let note = match result.unwrap_or_else(|_| Err("peer did not set up a link".to_owned())) {
+        let silent = || SetupError::Unusable("peer did not set up a link".to_owned());
+        let note = match result.unwrap_or_else(|_| Err(silent())) {
             Ok((hello, streams)) => Note::Ready {
                 peer,
                 connection,
@@ -52,8 +54,11 @@ impl Setup {
         let _ = notes.send(note).await;
     }
 
-    async fn exchange(mut self, notes: &mpsc::Sender<Note>) -> Result<(Hello, Streams), String> {
-        let unwritten = |error| format!("hello not written: {error}");
+    async fn exchange(
+        mut self,
+        notes: &mpsc::Sender<Note>,
+    ) -> Result<(Hello, Streams), SetupError> {
+        let unwritten = |error: std::io::Error| SetupError::lost(&error);
         match self.role {
             Role::Follower => {
                 let mut outbound = self.wires.opener.open(Channel::Live).await?;
@@ -87,7 +92,11 @@ impl Setup {
         }
     }
 
-    async fn decision(&self, notes: &mpsc::Sender<Note>, hello: Hello) -> Result<Hello, String> {
+    async fn decision(
+        &self,
+        notes: &mpsc::Sender<Note>,
+        hello: Hello,
+    ) -> Result<Hello, SetupError> {
         let (answer, decision) = oneshot::channel();
         let offer = Note::Offer {
             peer: self.peer,
@@ -95,7 +104,7 @@ impl Setup {
             hello,
             answer,
         };
-        let refused = || "another connection is the link".to_owned();
+        let refused = || SetupError::Unusable("another connection is the link".to_owned());
         notes.send(offer).await.map_err(|_| refused())?;
         decision.await.map_err(|_| refused())
     }
