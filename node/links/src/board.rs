@@ -117,18 +117,20 @@ impl Board {
             .collect()
     }
 
-    /// Returns whether this key is new here, so that a knocking stranger is logged once.
+    /// Returns whether to warn: once for each stranger, and no more once the list is full, or fresh
+    /// keys could fill the log.
     pub(crate) fn note_refused(&self, key: PeerKey, address: String, now: Instant) -> bool {
         let mut refused = lock(&self.refused);
         let known = refused.iter().position(|(other, ..)| *other == key);
         let attempts = known
             .and_then(|at| refused.remove(at))
             .map_or(0, |(_, _, n, _)| n);
-        if refused.len() >= REFUSED_MAX {
+        let full = refused.len() >= REFUSED_MAX;
+        if full {
             refused.pop_front();
         }
         refused.push_back((key, address, attempts + 1, now));
-        known.is_none()
+        known.is_none() && !full
     }
 
     pub(crate) fn refused(&self) -> Vec<Refused> {
@@ -231,9 +233,8 @@ mod tests {
             (refused[0].attempts, refused[0].address.as_str()),
             (2, "here")
         );
-        for n in 0..REFUSED_MAX {
-            board.note_refused(key(n), String::new(), now);
-        }
+        let warned = (0..REFUSED_MAX).filter(|n| board.note_refused(key(*n), String::new(), now));
+        assert_eq!(warned.count(), REFUSED_MAX - 1);
         assert_eq!(board.refused().len(), REFUSED_MAX);
         assert!(
             board

@@ -1,5 +1,7 @@
-//! Every limit of this crate. Memory per peer is bounded by their sum: about 4 MiB of receive
-//! window, 2 x 4 MiB of send queue, 2 x 2 MiB of frame being read, 2 x 256 KiB read ahead.
+//! Every limit of this crate. Memory per peer is bounded by their sum: 4 MiB of receive window,
+//! 2 x 4 MiB of send queue, 2 x 2 MiB of frame being read, 2 x 256 KiB read ahead, and what QUIC
+//! holds until the peer acknowledges it: the peer's windows, at most 10 MB whatever it announces
+//! (the default of quinn, which libp2p has no setting for).
 
 use std::time::Duration;
 
@@ -29,6 +31,11 @@ pub const ADDRESSES_MAX: usize = 16;
 pub const REFUSED_MAX: usize = 64;
 /// Connections to one peer at a time: the link, the ones it replaces, the ones being set up.
 pub const CONNECTIONS_PER_PEER: u32 = 4;
+/// Connections a peer may open to us within [`CONNECT_SPAN`]; more are closed unseen, so that a
+/// peer cannot keep the consumer busy with links that come and go.
+pub const CONNECTS_MAX: usize = 32;
+/// See [`CONNECTS_MAX`].
+pub const CONNECT_SPAN: Duration = Duration::from_secs(10);
 /// Inbound handshakes under way at a time; bounds what strangers can make us compute.
 pub const PENDING_INBOUND: u32 = 128;
 /// Substreams a peer may have open on one connection: two of each side, and some in negotiation.
@@ -64,6 +71,9 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 pub const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 /// Longest pause between dials.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(300);
+/// Age from which a dial under way no longer counts when the operator or other news asks for one:
+/// what it sent may have met a dead port, and it would send again only seconds later.
+pub const DIAL_STALE: Duration = Duration::from_secs(1);
 /// Longest pause during [`BACKOFF_EARLY_SPAN`] after contact was lost, so that a peer which
 /// only restarts is reached within seconds.
 pub const BACKOFF_EARLY_MAX: Duration = Duration::from_secs(2);

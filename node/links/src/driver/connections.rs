@@ -35,6 +35,11 @@ impl Driver {
         } else {
             Direction::Inbound
         };
+        if direction == Direction::Inbound && !peer.admit(Instant::now()) {
+            tracing::debug!(peer = %key, "connects too often");
+            self.swarm.close_connection(connection);
+            return;
+        }
         self.hellos += 1;
         let hello = Hello {
             instance: self.instance,

@@ -94,7 +94,7 @@ impl Driver {
                 .map_err(|error| describe(&error))
         });
         match dialled {
-            Ok(connection) => peer.dialling(Dial::Dialling(connection)),
+            Ok(connection) => peer.dialling(Dial::Dialling(connection, Instant::now())),
             Err(error) => {
                 let pause = peer.dial_failed(&error);
                 self.report_failure(key, &error, pause);
@@ -106,7 +106,7 @@ impl Driver {
         let Some(peer) = self.peers.get_mut(&key) else {
             return;
         };
-        if peer.dial != Dial::Dialling(connection) {
+        if !peer.dials(connection) {
             return;
         }
         if peer.connections.is_empty() {

@@ -1,6 +1,10 @@
 //! What the swarm loop knows of one configured peer.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use libp2p::swarm::ConnectionId;
 use tokio::{
@@ -15,7 +19,7 @@ use crate::{
     board::{Direction, Entry},
     config::Known,
     hello::{Hello, Role},
-    limits::LINK_STABLE,
+    limits::{CONNECT_SPAN, CONNECTS_MAX, DIAL_STALE, LINK_STABLE},
     link::Stop,
 };
 
@@ -35,6 +39,8 @@ pub(super) struct Peer {
     unwilling: bool,
     /// Only while there is neither connection nor dial.
     next_dial: Option<Instant>,
+    /// When it last opened connections to us.
+    connects: VecDeque<Instant>,
 }
 
 pub(super) struct Connection {
@@ -58,7 +64,7 @@ pub(super) struct Running {
 pub(super) enum Dial {
     Idle,
     Resolving,
-    Dialling(ConnectionId),
+    Dialling(ConnectionId, Instant),
 }
 
 impl Peer {
@@ -75,6 +81,7 @@ impl Peer {
             backoff: Backoff::default(),
             unwilling: false,
             next_dial: None,
+            connects: VecDeque::new(),
         };
         peer.plan(Instant::now());
         peer
@@ -97,9 +104,29 @@ impl Peer {
             .is_none_or(|chosen| self.role.prefers(offered, &chosen.theirs))
     }
 
+    /// Whether the dial that counts is this one.
+    pub(super) fn dials(&self, connection: ConnectionId) -> bool {
+        matches!(self.dial, Dial::Dialling(dialled, _) if dialled == connection)
+    }
+
+    /// Whether a peer that opens a connection now may have it.
+    pub(super) fn admit(&mut self, now: Instant) -> bool {
+        self.connects
+            .retain(|at| now.duration_since(*at) < CONNECT_SPAN);
+        let admitted = self.connects.len() < CONNECTS_MAX;
+        if admitted {
+            self.connects.push_back(now);
+        }
+        admitted
+    }
+
     pub(super) fn wake(&mut self) {
         self.backoff.reset();
         self.unwilling = false;
+        // Should the old dial succeed after all, the hello rule leaves one of the two.
+        if matches!(self.dial, Dial::Dialling(_, since) if since.elapsed() >= DIAL_STALE) {
+            self.dial = Dial::Idle;
+        }
         self.plan(Instant::now());
     }
 
@@ -118,7 +145,7 @@ impl Peer {
         direction: Direction,
         setup: AbortHandle,
     ) {
-        if self.dial == Dial::Dialling(connection) {
+        if self.dials(connection) {
             self.dial = Dial::Idle;
         }
         if direction == Direction::Inbound && !self.unwilling {
@@ -174,5 +201,69 @@ impl Peer {
     fn set_next_dial(&mut self, at: Option<Instant>) {
         self.next_dial = at;
         self.entry.note_next_dial(at.map(Instant::into_std));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::StaticPeer, key::PeerKey};
+
+    fn peer() -> Peer {
+        let key = PeerKey::of_seed([1; 32]);
+        let address = "/ip4/127.0.0.1/udp/9/quic-v1".to_owned();
+        let peer = StaticPeer {
+            key,
+            addresses: vec![address],
+        };
+        let known = Known::read(&peer, PeerKey::of_seed([2; 32])).unwrap();
+        Peer::new(known, Role::Leader, Arc::default(), Arc::default())
+    }
+
+    #[test]
+    fn peer_that_connects_without_pause_is_held_off_for_a_while() {
+        let mut peer = peer();
+        let now = Instant::now();
+        let admitted = (0..1_000).filter(|_| peer.admit(now)).count();
+        assert_eq!(admitted, CONNECTS_MAX);
+        assert!(!peer.admit(now + CONNECT_SPAN / 2));
+        assert!(peer.admit(now + CONNECT_SPAN));
+        assert!(peer.connects.len() <= CONNECTS_MAX);
+    }
+
+    #[test]
+    fn first_dial_is_at_once_and_one_after_a_lasting_link_too() {
+        let mut peer = peer();
+        assert!(peer.dial_at().unwrap() <= Instant::now());
+        let Some(long_ago) = Instant::now().checked_sub(LINK_STABLE) else {
+            return;
+        };
+        peer.link_over(long_ago, "lost");
+        assert!(peer.dial_at().unwrap() <= Instant::now());
+        peer.link_over(Instant::now(), "lost again");
+        assert!(peer.dial_at().unwrap() > Instant::now());
+    }
+
+    #[test]
+    fn wake_replaces_a_dial_that_is_under_way_for_long_but_not_a_fresh_one() {
+        let mut peer = peer();
+        let connection = ConnectionId::new_unchecked(1);
+        peer.dialling(Dial::Dialling(connection, Instant::now()));
+        peer.wake();
+        assert!(peer.dials(connection) && peer.dial_at().is_none());
+        let Some(long_ago) = Instant::now().checked_sub(DIAL_STALE) else {
+            return;
+        };
+        peer.dialling(Dial::Dialling(connection, long_ago));
+        peer.wake();
+        assert!(!peer.dials(connection) && peer.dial_at().is_some());
+    }
+
+    #[test]
+    fn no_state_is_left_without_a_next_step() {
+        let mut peer = peer();
+        peer.stop_dialling();
+        peer.never_stuck();
+        assert!(peer.dial_at().is_some());
     }
 }
