@@ -13,6 +13,7 @@ mod graph;
 pub use causal::CausalPast;
 pub use fork::Fork;
 pub use frontier::Span;
+pub(crate) use graph::Past;
 pub use graph::{Graph, Inserted, Node};
 
 use crate::{ids::CommitId, time::Hlc};

@@ -10,8 +10,10 @@
 //! - [`session`]: the protocol between a client and its home server.
 //! - [`history`]: the grow-only set of commits.
 //! - [`document`]: the merge of everything that can change.
+//! - [`authority`]: who may do what, and what stands after any merge.
 #![deny(missing_docs)]
 
+pub mod authority;
 pub mod card;
 pub mod commit;
 pub mod document;

@@ -111,6 +111,23 @@ impl Graph {
         node.short_seq() < self.branches[node.branch().0 as usize].stands_to
     }
 
+    /// The branches of the home that signed `node`, each with the seq below which it stands.
+    pub(crate) fn standing_of_home(
+        &self,
+        node: NodeIx,
+    ) -> impl Iterator<Item = (BranchIx, u32)> + '_ {
+        let home = self.branches[self.node(node).branch().0 as usize].home;
+        let branches = self.homes[home as usize].branches.iter();
+        branches.map(|branch| (*branch, self.branches[branch.0 as usize].stands_to))
+    }
+
+    /// The commits of a branch from one seq up to, without, another.
+    pub(crate) fn nodes_between(&self, branch: BranchIx, low: u32, high: u32) -> &[NodeIx] {
+        let branch = &self.branches[branch.0 as usize];
+        let offset = |seq: u32| (seq.saturating_sub(branch.start) as usize).min(branch.nodes.len());
+        &branch.nodes[offset(low)..offset(high)]
+    }
+
     /// Proven forks, by home: each home's newest one on its standing chain.
     pub fn forks(&self) -> impl Iterator<Item = Fork> + '_ {
         self.homes_in_order().filter_map(|home| {

@@ -26,6 +26,10 @@ impl Graph {
         self.branches[branch.0 as usize].nodes.last().copied()
     }
 
+    pub(crate) fn base_of(&self, branch: BranchIx) -> Option<NodeIx> {
+        self.branches[branch.0 as usize].base
+    }
+
     /// The newest standing commit of a home.
     #[must_use]
     pub fn standing_tip(&self, home: &ServerId) -> Option<NodeIx> {

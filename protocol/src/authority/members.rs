@@ -1,0 +1,226 @@
+//! Who is a member, in which role, at which home; what policies say. All by the whole set.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Authority, Mode,
+    table::{ActIx, EntryIx, Kind, SubjectIx},
+};
+use crate::{
+    event::Field,
+    history::Graph,
+    ids::{EventId, ServerId, UserId},
+    role::Role,
+};
+
+/// A member.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Member {
+    /// Who.
+    pub user: UserId,
+    /// The highest role of the standing grants that nothing took away.
+    pub role: Role,
+    /// The home that speaks for him: that of the newest move, else of the grant. None in a direct
+    /// conversation as long as he said nothing.
+    pub home: Option<ServerId>,
+    /// The grant or join that gives the role, the first in the order if several do; none for the
+    /// owner and in direct conversations.
+    pub grant: Option<EventId>,
+}
+
+/// What a user's grants amount to, kept up to date.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Standing {
+    pub(super) role: Role,
+    /// The best grant.
+    pub(super) grant: Option<ActIx>,
+    /// Homes that take part for this user. Sorted, unique.
+    pub(super) homes: Vec<ServerId>,
+    /// In a direct conversation: this user's first event.
+    pub(super) first: Option<EntryIx>,
+}
+
+impl Authority {
+    /// Works out a user's role and homes anew; `before` collects which homes took part until now.
+    pub(super) fn restand(
+        &mut self,
+        subject: SubjectIx,
+        graph: Option<&Graph>,
+        before: &mut BTreeMap<ServerId, bool>,
+    ) {
+        let first = self.subjects[subject.0 as usize].standing.first;
+        let standing = Standing {
+            first,
+            ..self.standing_of(subject, graph)
+        };
+        let old = std::mem::replace(&mut self.subjects[subject.0 as usize].standing, standing);
+        let new = self.subjects[subject.0 as usize].standing.homes.clone();
+        for home in old.homes.iter().chain(&new) {
+            let takes_part = self.homes.contains_key(home);
+            before.entry(*home).or_insert(takes_part);
+        }
+        for home in new {
+            *self.homes.entry(home).or_insert(0) += 1;
+        }
+        for home in old.homes {
+            if let Some(members) = self.homes.get_mut(&home) {
+                *members -= 1;
+                if *members == 0 {
+                    self.homes.remove(&home);
+                }
+            }
+        }
+    }
+
+    fn standing_of(&self, subject: SubjectIx, graph: Option<&Graph>) -> Standing {
+        let newest_move = self
+            .moves_of(subject)
+            .iter()
+            .filter(|m| self.stands(**m))
+            .max_by_key(|m| {
+                let act = self.act(**m);
+                (act.n, std::cmp::Reverse(act.event))
+            })
+            .and_then(|m| self.act(*m).home);
+        if let Mode::Direct(users) = self.mode {
+            let bound = graph.and_then(|graph| self.bound_home(graph, subject));
+            let member = users.contains(&subject);
+            return Standing {
+                role: if member { Role::Member } else { Role::None },
+                homes: newest_move
+                    .or(bound)
+                    .filter(|_| member)
+                    .into_iter()
+                    .collect(),
+                ..Standing::default()
+            };
+        }
+        let grants = self.grants_of(subject, graph);
+        let place = |g: &ActIx| {
+            let entry = self.act(*g).entry;
+            entry.and_then(|e| Some(graph?.place(self.entries[e.0 as usize].at())))
+        };
+        let best = grants
+            .iter()
+            .copied()
+            .min_by_key(|g| (std::cmp::Reverse(self.act(*g).role), place(g)));
+        let mut homes: Vec<ServerId> = match newest_move {
+            Some(home) if best.is_some() => vec![home],
+            _ => grants.iter().filter_map(|g| self.act(*g).home).collect(),
+        };
+        homes.sort_unstable();
+        homes.dedup();
+        Standing {
+            role: best.map_or(Role::None, |g| self.act(g).role),
+            grant: best,
+            homes,
+            first: None,
+        }
+    }
+
+    /// The standing grants of a user that no standing act took away.
+    fn grants_of(&self, subject: SubjectIx, graph: Option<&Graph>) -> Vec<ActIx> {
+        let about = self.about(subject);
+        let holds = |g: &ActIx| {
+            let grant = self.act(*g);
+            let taken =
+                |x: &ActIx| self.stands(*x) && graph.is_some_and(|graph| self.kills(graph, *x, *g));
+            grant.kind != Kind::Leave
+                && grant.role > Role::None
+                && self.stands(*g)
+                && !about.iter().any(taken)
+        };
+        about.iter().copied().filter(holds).collect()
+    }
+
+    fn known(&self, user: &UserId) -> Option<SubjectIx> {
+        self.subject_of.get(user).copied()
+    }
+
+    /// A user's role; none = not a member.
+    #[must_use]
+    pub fn role(&self, user: &UserId) -> Role {
+        self.known(user).map_or(Role::None, |subject| {
+            self.subjects[subject.0 as usize].standing.role
+        })
+    }
+
+    /// One member.
+    #[must_use]
+    pub fn member(&self, user: &UserId) -> Option<Member> {
+        self.member_at(self.known(user)?)
+    }
+
+    fn member_at(&self, subject: SubjectIx) -> Option<Member> {
+        let state = &self.subjects[subject.0 as usize];
+        if state.standing.role == Role::None {
+            return None;
+        }
+        let grant = state.standing.grant.map(|g| self.act(g));
+        let bound = grant.and_then(|g| g.home);
+        let homes = &state.standing.homes;
+        Some(Member {
+            user: state.id?,
+            role: state.standing.role,
+            home: bound
+                .filter(|home| homes.contains(home))
+                .or(homes.first().copied()),
+            grant: grant.filter(|g| g.entry.is_some()).map(|g| g.event),
+        })
+    }
+
+    /// All members, by user id.
+    pub fn members(&self) -> impl Iterator<Item = Member> + '_ {
+        self.subject_of
+            .values()
+            .filter_map(|subject| self.member_at(*subject))
+    }
+
+    /// The homes that take part: those of the members. Sorted.
+    pub fn homes(&self) -> impl Iterator<Item = ServerId> + '_ {
+        self.homes.keys().copied()
+    }
+
+    /// Whether a home takes part.
+    #[must_use]
+    pub fn takes_part(&self, home: &ServerId) -> bool {
+        self.homes.contains_key(home)
+    }
+
+    /// The standing bans of a user, which a grant lifts when it brings him back. Sorted.
+    #[must_use]
+    pub fn standing_bans(&self, user: &UserId) -> Vec<EventId> {
+        let about = self
+            .known(user)
+            .map_or(&[][..], |subject| self.about(subject));
+        let standing = about
+            .iter()
+            .filter(|x| self.act(**x).ban && self.stands(**x));
+        let mut bans: Vec<EventId> = standing.map(|x| self.act(*x).event).collect();
+        bans.sort_unstable();
+        bans.dedup();
+        bans
+    }
+
+    /// The value of a policy: of the standing ones that no other standing one had seen the one of
+    /// the highest claim, then commit id. None if nobody set it.
+    #[must_use]
+    pub fn policy(&self, graph: &Graph, field: Field) -> Option<u64> {
+        let list = if field == Field::Posting {
+            &self.posting
+        } else {
+            &self.settings
+        };
+        let of_field = |p: &ActIx| matches!(self.act(*p).policy, Some((f, _)) if f == field);
+        self.strongest(graph, &self.newest_policies(graph, list, of_field))
+    }
+
+    /// The least role that may post.
+    #[must_use]
+    pub fn posting(&self, graph: &Graph) -> Role {
+        self.policy(graph, Field::Posting)
+            .and_then(|value| u8::try_from(value).ok())
+            .and_then(|value| Role::try_from(value).ok())
+            .unwrap_or(Role::Member)
+    }
+}
