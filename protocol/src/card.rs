@@ -1,4 +1,4 @@
-//! Who a server is: a chain of signed cards. Source: `spec/08-identity.md`, sections 4 to 6.
+//! Who a server is: a chain of signed cards. Source: `spec/08-identity.md`, sections 5 and 6.
 //!
 //! A card gives a server's name, keys and addresses. The newest standing one counts for reaching
 //! it, the one of an epoch for verifying its commits.

@@ -1,4 +1,4 @@
-//! The card's form on the wire. Source: `spec/08-identity.md`, section 4.
+//! The card's form on the wire. Source: `spec/08-identity.md`, section 5.
 
 use std::collections::BTreeSet;
 
