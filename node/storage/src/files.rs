@@ -5,6 +5,7 @@ pub(crate) mod real;
 
 use std::{fmt, io, path::Path, sync::Arc};
 
+pub(crate) use lossy::HIDDEN;
 pub use lossy::{FaultControl, Survive};
 
 /// A way to reach files. The default is the real one; the other is a value that only tests and

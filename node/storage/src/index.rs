@@ -5,6 +5,9 @@ pub(crate) mod memory;
 pub(crate) mod rows;
 pub(crate) mod sled;
 
+#[cfg(test)]
+mod conformance;
+
 use std::{collections::BTreeMap, io, ops::Bound, sync::Arc};
 
 /// Bounds of a scan over keys.

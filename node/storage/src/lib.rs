@@ -8,14 +8,22 @@
 //! Absent on purpose: transactions, snapshots, a second writer, and any type of the store behind
 //! the index.
 
+mod apply;
+mod check;
+mod committer;
+mod compact;
 mod config;
+mod erase;
 mod error;
 mod files;
 mod guard;
 mod index;
 mod limits;
 mod log;
+mod maintenance;
+mod open;
 mod projection;
+mod queue;
 mod reader;
 mod record;
 mod report;

@@ -18,6 +18,9 @@ pub trait Projection: Send + 'static {
     /// open.
     fn apply(&mut self, number: u64, record: RecordView<'_>, tx: &mut Tx<'_>);
 
+    /// Forgets what was learnt from rows: the index is empty, and the whole log follows.
+    fn reset(&mut self) {}
+
     /// Says what compaction keeps of a record. `Drop` is right only if the rows would be the same
     /// without it. Called while submissions go on; it must not submit and wait.
     fn keep(&self, number: u64, record: RecordView<'_>, read: &Reader) -> Keep {

@@ -79,8 +79,10 @@ pub struct OpenReport {
 pub struct CheckReport {
     /// Records read.
     pub records: u64,
-    /// Records known as dropped.
+    /// Numbers whose records compaction dropped.
     pub dropped: u64,
+    /// Numbers whose records were lost, and reported as damage, before.
+    pub lost: u64,
     /// Contents erased.
     pub gone: u64,
     /// What is wrong in the log, at most [`DAMAGES_MAX`](crate::DAMAGES_MAX).
@@ -122,6 +124,8 @@ pub struct Stats {
     pub queued_records: u64,
     /// Contents whose erasure is decided but not yet on the disk.
     pub pending_erasures: u64,
+    /// Bytes free on the disk.
+    pub free_bytes: u64,
     /// Files compacted since opening.
     pub compacted_files: u64,
 }

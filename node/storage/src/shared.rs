@@ -38,13 +38,13 @@ pub(crate) struct Shared {
     pub(crate) applied: AtomicU64,
     pub(crate) savepoint: AtomicU64,
     /// Dropped last: until then nobody else may open the directory.
-    _lock: DirLock,
+    _lock: Arc<DirLock>,
 }
 
 impl Shared {
     pub(crate) fn new(
         config: Config,
-        lock: DirLock,
+        lock: Arc<DirLock>,
         incarnation: [u8; 16],
         store: Box<dyn Store>,
         files: LogFiles,

@@ -16,7 +16,7 @@ use std::{
 use super::{FileHandle, FileSystem, real::RealFiles};
 
 /// Prefix of files whose name is not durable yet.
-const HIDDEN: &str = ".unsynced-";
+pub(crate) const HIDDEN: &str = ".unsynced-";
 /// A disk writes this much at once or not at all.
 const SECTOR: usize = 512;
 

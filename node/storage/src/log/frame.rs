@@ -80,10 +80,16 @@ impl Head {
             since_sync: word(32),
             checksum: word(CHECKSUM_AT),
         };
-        let fits = head.contents <= CONTENTS_MAX
+        let fits = head.number > 0
+            && head.contents <= CONTENTS_MAX
             && head.body_len <= RECORD_BYTES_MAX
             && head.contents_len <= RECORD_BYTES_MAX;
         fits.then_some(head)
+    }
+
+    /// Whether it says it is this record's.
+    pub(crate) fn is_record(&self, number: u64) -> bool {
+        self.kind_of_frame == TYPE_RECORD && self.number == number
     }
 
     fn used_len(&self) -> usize {
@@ -134,7 +140,7 @@ impl<'a> Frame<'a> {
             stored = after;
             let sum = u32::from_be_bytes([entry[4], entry[5], entry[6], entry[7]]);
             contents.push(match entry[0] {
-                PRESENT if crc32c::crc32c(content) == sum => Content::Here(content),
+                PRESENT if content_sum(content) == sum => Content::Here(content),
                 GONE if sum == 0 => {
                     gone_bytes += len as u64;
                     Content::Gone
@@ -186,6 +192,11 @@ fn entry_len(entry: &[u8]) -> usize {
     usize::from(entry[1]) << 16 | usize::from(entry[2]) << 8 | usize::from(entry[3])
 }
 
+/// Inverted, so that no changed state turns a content of no bytes into one that is gone.
+fn content_sum(content: &[u8]) -> u32 {
+    !crc32c::crc32c(content)
+}
+
 /// States and checksums of contents are left out: erasing changes them in place.
 fn checksum(head: &[u8], table: &[u8], body: &[u8]) -> u32 {
     let mut sum = crc32c::crc32c(head);
@@ -216,14 +227,14 @@ pub(crate) struct Position {
     pub(crate) last: bool,
 }
 
-/// Appends a record's frame; `None` in `contents` is a content that is gone and takes no room.
-/// Returns the frame's length.
+/// Appends a record's frame; contents that are gone or damaged stay so and take no room. Returns
+/// the frame's length.
 pub(crate) fn append_record<'a>(
     out: &mut Vec<u8>,
     at: Position,
     kind: u8,
     body: &[u8],
-    contents: impl ExactSizeIterator<Item = Option<&'a [u8]>> + Clone,
+    contents: impl ExactSizeIterator<Item = Content<'a>> + Clone,
 ) -> usize {
     append(out, at, TYPE_RECORD, kind, body, contents)
 }
@@ -247,11 +258,14 @@ fn append<'a>(
     frame_type: u8,
     kind: u8,
     body: &[u8],
-    contents: impl ExactSizeIterator<Item = Option<&'a [u8]>> + Clone,
+    contents: impl ExactSizeIterator<Item = Content<'a>> + Clone,
 ) -> usize {
     let start = out.len();
     let since_sync = at.number.saturating_sub(at.synced);
-    let contents_len: usize = contents.clone().flatten().map(<[u8]>::len).sum();
+    let contents_len: usize = contents
+        .clone()
+        .map(|content| bytes_of(content).len())
+        .sum();
     out.extend_from_slice(&at.mark);
     out.extend_from_slice(&[
         VERSION,
@@ -267,10 +281,15 @@ fn append<'a>(
     out.extend_from_slice(&u32::try_from(since_sync).unwrap_or(u32::MAX).to_be_bytes());
     out.extend_from_slice(&[0; 4]);
     for content in contents.clone() {
-        let content_len = small(content.map_or(0, <[u8]>::len)).to_be_bytes();
-        out.push(if content.is_some() { PRESENT } else { GONE });
-        out.extend_from_slice(&content_len[1..]);
-        out.extend_from_slice(&content.map_or(0, crc32c::crc32c).to_be_bytes());
+        let (state, sum) = match content {
+            Content::Here(bytes) => (PRESENT, content_sum(bytes)),
+            Content::Gone => (GONE, 0),
+            // Not the checksum of no bytes.
+            Content::Damaged => (PRESENT, 1),
+        };
+        out.push(state);
+        out.extend_from_slice(&small(bytes_of(content).len()).to_be_bytes()[1..]);
+        out.extend_from_slice(&sum.to_be_bytes());
     }
     let table_end = out.len();
     out.extend_from_slice(body);
@@ -278,12 +297,19 @@ fn append<'a>(
     let table = &frame[HEAD_BYTES..table_end - start];
     let sum = checksum(&frame[..CHECKSUM_AT], table, &frame[table_end - start..]);
     out[start + CHECKSUM_AT..start + HEAD_BYTES].copy_from_slice(&sum.to_be_bytes());
-    for content in contents.flatten() {
-        out.extend_from_slice(content);
+    for content in contents {
+        out.extend_from_slice(bytes_of(content));
     }
     let len = (out.len() - start).next_multiple_of(ALIGN);
     out.resize(start + len, 0);
     len
+}
+
+fn bytes_of(content: Content<'_>) -> &[u8] {
+    match content {
+        Content::Here(bytes) => bytes,
+        Content::Gone | Content::Damaged => &[],
+    }
 }
 
 /// Lengths are checked against the limits of a record before anything is framed.
@@ -337,7 +363,12 @@ mod tests {
 
     fn sample() -> Vec<u8> {
         let mut out = Vec::new();
-        let contents: [Option<&[u8]>; 4] = [Some(b"hello"), Some(b""), None, Some(&[7; 100])];
+        let contents = [
+            Content::Here(b"hello"),
+            Content::Here(b""),
+            Content::Gone,
+            Content::Here(&[7; 100]),
+        ];
         let at = Position {
             mark: MARK,
             number: 9,
@@ -380,6 +411,22 @@ mod tests {
                 assert!(noticed, "byte {at} xor {change}");
             }
         }
+    }
+
+    #[test]
+    fn a_damaged_content_stays_damaged_when_it_is_copied() {
+        let mut out = Vec::new();
+        let at = Position {
+            mark: MARK,
+            number: 1,
+            synced: 0,
+            last: true,
+        };
+        append_record(&mut out, at, 0, b"", [Content::Damaged].into_iter());
+        assert_eq!(
+            Frame::parse(&out, MARK).unwrap().contents,
+            [Content::Damaged]
+        );
     }
 
     #[test]
