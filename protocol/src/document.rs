@@ -35,8 +35,8 @@ use crate::ids::EventId;
 /// Whether the first event is causally before the second.
 ///
 /// The answer must be a strict partial order, must not change while a document lives, must order
-/// the changes of one home and epoch totally, and must be closed along that chain: who has seen
-/// an event has seen the earlier ones there. Wrong answers give a wrong document, never a panic.
+/// the changes of one home totally, and must be closed along that chain: who has seen an event has
+/// seen the earlier ones there. Wrong answers give a wrong document, never a panic.
 /// A caller asks a commit's events as if each had seen those before it in the same commit.
 pub type Seen<'a> = dyn Fn(EventId, EventId) -> bool + 'a;
 
@@ -83,8 +83,8 @@ pub enum Refusal {
     /// The document holds all the changes it may.
     #[error("the document is full")]
     Full,
-    /// More homes and epochs than one document tells apart.
-    #[error("more than {LANES_MAX} homes and epochs")]
+    /// Changes of more homes than one part of a document tells apart.
+    #[error("changes of more than {LANES_MAX} homes")]
     TooManyLanes,
     /// Automerge failed on this change; the document was rebuilt without it.
     #[error("the merge failed on this change")]

@@ -299,7 +299,7 @@ pub(super) mod poison {
         static POISON: RefCell<BTreeSet<EventId>> = const { RefCell::new(BTreeSet::new()) };
     }
 
-    pub(in super::super) fn set(events: &[EventId]) {
+    pub(in crate::document) fn set(events: &[EventId]) {
         POISON.with_borrow_mut(|poison| *poison = events.iter().copied().collect());
     }
 

@@ -20,7 +20,7 @@ pub struct Change {
     pub event: EventId,
     /// The home that committed the appearance which counts.
     pub home: ServerId,
-    /// That commit's epoch.
+    /// That commit's epoch, which tells appearances apart and decides nothing.
     pub epoch: u64,
     /// What changes.
     pub kind: ChangeKind,

@@ -10,8 +10,8 @@ pub const SHARDS: usize = 16;
 pub const CHANGES_MAX: usize = SHARDS * 2_000;
 /// Deletions that one document holds; apart, so that no flood of reactions keeps a text alive.
 pub const DELETIONS_MAX: usize = SHARDS * 2_000;
-/// Homes and epochs told apart in one part; bounds the clocks, which grow with their product.
-pub const LANES_MAX: usize = 256;
+/// Homes with changes in one part: its clocks grow with homes times changes.
+pub const LANES_MAX: usize = 1_024;
 /// Events kept as quarantined, so that they are not tried again.
 pub const QUARANTINE_MAX: usize = 256;
 /// Events quarantined one by one in one rebuild of a part before the part is given up.

@@ -1,6 +1,9 @@
 //! What all documents share: the set of changes, its division into parts, and rebuilding.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use super::{
     Applied, Change, ChangeKind, DocumentError, DocumentKind, Heads, Refusal, Refused, Seen,
@@ -10,7 +13,7 @@ use super::{
 };
 use crate::ids::EventId;
 
-/// Domain of the actor of a home and epoch.
+/// Domain of the actor of a home.
 const ACTOR: &[u8] = b"comity actor v1";
 /// Domain of the one actor of all deletions.
 const DELETION_ACTOR: &[u8] = b"comity actor v1 deletion";
@@ -40,11 +43,14 @@ fn shards_for(changes: usize) -> usize {
     if changes > SPLIT_ABOVE { SHARDS } else { 1 }
 }
 
-pub(super) fn actor_of(change: &Change) -> Actor {
+/// The actor of a change. Not of the epoch: what stands of a home is one chain over all epochs,
+/// sequence numbers are counted here and never received, and actors are what a document has room
+/// for few of: a home that began epoch after epoch would crowd out all others.
+fn actor_of(change: &Change) -> Actor {
     if change.kind.is_deletion() {
         actor(&[DELETION_ACTOR])
     } else {
-        actor(&[ACTOR, change.home.as_bytes(), &change.epoch.to_be_bytes()])
+        actor(&[ACTOR, change.home.as_bytes()])
     }
 }
 
@@ -353,5 +359,5 @@ impl Merge {
 
 /// Of concurrent changes the last in the order first, then the others backwards.
 pub(super) fn last_first(changes: &mut [&Change]) {
-    changes.sort_unstable_by(|a, b| (b.kind.place(), b.event).cmp(&(a.kind.place(), a.event)));
+    changes.sort_unstable_by_key(|change| Reverse((change.kind.place(), change.event)));
 }
