@@ -21,7 +21,7 @@ use libp2p::{
     swarm::{ConnectionId, SwarmEvent},
 };
 use tokio::{
-    sync::{Mutex, mpsc, oneshot},
+    sync::{Mutex, mpsc, oneshot, watch},
     task::JoinSet,
     time::{Instant, sleep_until, timeout_at},
 };
@@ -38,7 +38,7 @@ use crate::{
     event::{Feed, LinkEvent},
     hello::Hello,
     key::PeerKey,
-    limits::{CLOSE_TIMEOUT, COMMAND_QUEUE, PEERS_MAX},
+    limits::{CLOSE_TIMEOUT, COMMAND_QUEUE, PATIENCE_MAX, PEERS_MAX},
     link::Stop,
     reason::SetupError,
 };
@@ -103,6 +103,8 @@ pub(crate) struct Driver {
     peers: BTreeMap<PeerKey, Peer>,
     /// Of removed peers too, while their last link still has its `Down` to say.
     turns: BTreeMap<PeerKey, Weak<Mutex<()>>>,
+    /// Links whose connection is gone and that still deliver what had arrived.
+    draining: BTreeMap<u64, watch::Sender<Stop>>,
     setups: JoinSet<()>,
     links: JoinSet<()>,
     /// Whether commands may still come.
@@ -138,6 +140,7 @@ impl Driver {
             note_sender,
             peers: BTreeMap::new(),
             turns: BTreeMap::new(),
+            draining: BTreeMap::new(),
             setups: JoinSet::new(),
             links: JoinSet::new(),
             asked: true,
@@ -338,7 +341,7 @@ impl Driver {
     }
 
     fn close(&mut self, patience: Duration, done: Option<oneshot::Sender<()>>) {
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + patience.min(PATIENCE_MAX);
         let closing = self.closing.get_or_insert_with(|| Closing {
             deadline,
             done: Vec::new(),
@@ -366,10 +369,9 @@ impl Driver {
     /// goodbye to the peers by themselves.
     async fn finish(mut self) {
         let deadline = Instant::now() + CLOSE_TIMEOUT;
-        for peer in self.peers.values() {
-            if let Some(link) = &peer.link {
-                link.stop.send_replace(Stop::Cut("shut down".to_owned()));
-            }
+        let running = self.peers.values().filter_map(|peer| peer.link.as_ref());
+        for stop in running.map(|link| &link.stop).chain(self.draining.values()) {
+            stop.send_replace(Stop::Cut("shut down".to_owned()));
         }
         // The links' last notes find no reader, and need none.
         self.notes.close();

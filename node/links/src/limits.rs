@@ -64,6 +64,8 @@ pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(3);
 pub const SETUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long readers may go on delivering what had arrived after the connection is gone.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest patience of a shutdown.
+pub const PATIENCE_MAX: Duration = Duration::from_secs(3_600);
 /// How long closing the connections may take at the end of a shutdown.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 

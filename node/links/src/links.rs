@@ -205,7 +205,7 @@ impl Links {
     }
 
     /// Ends all links: takes no more frames, writes the queued ones, waits until the peers have
-    /// read them and closed, at most `patience` long, then closes everything. Afterwards
+    /// read them and closed, at most `patience` (and an hour) long, then closes everything. Afterwards
     /// [`Events`] gives what it still holds, then `None`. A second call waits for the first.
     pub async fn shutdown(&self, patience: Duration) {
         let _ = self.command(|done| Command::Shutdown(patience, done)).await;

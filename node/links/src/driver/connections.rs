@@ -77,6 +77,7 @@ impl Driver {
             let (SetupError::Lost(reason) | SetupError::Unusable(reason)) = error;
             link.stop.send_replace(Stop::Gone(reason.clone()));
             peer.link_over(link.since, reason);
+            self.draining.insert(link.number, link.stop);
         } else if peer.connections.is_empty() {
             let outbound = known.direction == Direction::Outbound;
             let reason = error.to_string();
@@ -230,6 +231,7 @@ impl Driver {
     }
 
     pub(super) fn on_ended(&mut self, key: PeerKey, number: u64, reason: &str) {
+        self.draining.remove(&number);
         let Some(peer) = self.peers.get_mut(&key) else {
             return;
         };

@@ -58,11 +58,13 @@ async fn absent_peer_that_comes_back_is_reached_within_seconds() {
     let mut a = Server::start(1, vec![peer(2, &[])]).await;
     let b = Process::start(2, None, &a.as_peer());
     a.links.add_peer(&b.as_peer()).await.unwrap();
-    a.up().await;
+    let link = a.up().await;
+    echo(&mut a, b.key, link, "before").await;
     let killed = Instant::now();
     let address = b.kill();
     let (_, reason) = a.down().await;
     assert!(killed.elapsed() < NOTICED_MAX, "{reason}");
+    assert!(reason.starts_with("connection lost: "), "{reason}");
     a.dial_failed().await;
     // It does not know where we are: we have to find it.
     let b = Process::start(2, Some(&address), &peer(1, &[]));
@@ -112,6 +114,16 @@ async fn cut_cable_is_noticed_at_both_ends_and_the_link_heals_by_itself() {
     let cable = Cable::to(&b.addresses()[0]).await;
     let mut a = Server::start(1, vec![peer(2, &[cable.address()])]).await;
     let (at_a, at_b) = (a.up().await, b.up().await);
+    // Both substreams of both ends are open: nothing but silence tells of the cut.
+    let frame = Bytes::from_static(b"before");
+    a.links
+        .try_send(b.key(), at_a, Channel::Bulk, frame.clone())
+        .unwrap();
+    assert_eq!(b.frame().await, (at_b, Channel::Bulk, frame.clone()));
+    b.links
+        .try_send(a.key(), at_b, Channel::Bulk, frame.clone())
+        .unwrap();
+    assert_eq!(a.frame().await, (at_a, Channel::Bulk, frame));
     let cut = Instant::now();
     cable.cut();
     let (a_down, b_down) = tokio::join!(a.down(), b.down());
@@ -121,6 +133,9 @@ async fn cut_cable_is_noticed_at_both_ends_and_the_link_heals_by_itself() {
         cut.elapsed()
     );
     assert_eq!((a_down.0, b_down.0), (at_a, at_b));
+    for (_, reason) in [a_down, b_down] {
+        assert!(reason.starts_with("connection lost: "), "{reason}");
+    }
     a.dial_failed().await;
     cable.mend();
     let mended = Instant::now();
