@@ -196,7 +196,8 @@ new_machine
 equip
 printf '  prove  x\n' >"$machine/more-help"
 run_dev test
-check "claims are tried" called 'testnet prove --self-test --quick'
+check "claims are tried" called 'testnet prove all --quick'
+check "claims are tried broken" called 'testnet prove --self-test --quick'
 check "claims hold" exited 0
 : >"$machine/false-claim"
 run_dev test
@@ -290,8 +291,19 @@ breaks core_has_no_edges protocol/Cargo.toml 'comity-storage = { path = "../node
 breaks node_and_sdk_are_strangers node/Cargo.toml 'comity-sdk.workspace = true'
 breaks node_and_sdk_are_strangers client-sdk/chat/Cargo.toml 'comity-node.workspace = true'
 breaks no_unwrap client-sdk/src/lib.rs 'let x = y.unwrap();'
+breaks no_unwrap node/src/x.rs $'#[cfg(test)]\nmod tests;\nfn f() { y.unwrap(); }'
 keeps node/src/x/tests.rs 'let x = y.unwrap();'
 keeps protocol/src/x.rs '#[cfg(test)] mod tests { fn f() { y.unwrap(); } }'
+# A module for tests only, whatever its name.
+mkdir -p "$machine/tree/node/src/store"
+printf '[workspace]\n' >"$machine/tree/Cargo.toml"
+printf '#[cfg(test)]\nmod conformance;\n' >"$machine/tree/node/src/store.rs"
+echo 'fn f() { y.unwrap(); }' >"$machine/tree/node/src/store/conformance.rs"
+run_dev architecture "$machine/tree"
+check "a module for tests only may unwrap" exited 0
+echo 'fn f() { y.unwrap(); }' >"$machine/tree/node/src/store/other.rs"
+run_dev architecture "$machine/tree"
+check "its neighbour may not" said 'store/other.rs:1'
 breaks no_machine_paths node/src/x.rs "let p = \"${slash}work/main\";"
 breaks no_machine_paths README.md "see (${slash}home/alice/notes)"
 keeps node/src/x.rs 'route("/v1/root/{id}")'
