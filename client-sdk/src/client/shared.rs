@@ -1,0 +1,323 @@
+//! What the handles and the tasks of one client share. Every lock is held for a moment only and
+//! never across an await.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use comity_protocol::{
+    event::{Act, Event, SignedEvent},
+    ids::{Blob, ConversationId, Nonce, ServerId, UserId},
+    limits::EVENT_BYTES_MAX,
+    role::Role,
+    session::{Reply, Request, Summary, WireError},
+    signing::SecretKey,
+};
+use std::sync::Arc;
+use tokio::{
+    sync::{Notify, mpsc, oneshot, watch},
+    time,
+};
+
+use super::{CONVERSATIONS_PAGE, Stats};
+use crate::{
+    clock,
+    error::{Error, ErrorKind, Result},
+    events::{ConnectionState, Event as Told, Hub, Mark, Warning},
+    limits::{CONVERSATIONS_KNOWN_MAX, REQUEST_MS},
+    outbox::{Outbox, Ticket},
+    random,
+    store::Notebook,
+    verify::Identities,
+};
+
+/// Who this client is.
+#[derive(Debug)]
+pub(crate) struct Me {
+    pub(crate) address: String,
+    pub(crate) user: UserId,
+    pub(crate) server: ServerId,
+    pub(crate) key: SecretKey,
+}
+
+/// A request on its way to the session.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) request: Request,
+    pub(crate) reply: oneshot::Sender<Result<Reply, WireError>>,
+}
+
+/// Whether to go on.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Stop {
+    No,
+    Flush,
+    Now,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) me: Me,
+    pub(crate) hub: Hub,
+    outbox: Mutex<Outbox>,
+    notebook: Mutex<Notebook>,
+    pub(crate) identities: Mutex<Identities>,
+    posting: Mutex<BTreeMap<ConversationId, Role>>,
+    calls: mpsc::Sender<Call>,
+    /// Something for the session to look at: the outbox, or room in the backlog.
+    pub(crate) wake: Notify,
+    pub(crate) reconnect: Notify,
+    state: watch::Sender<ConnectionState>,
+    stop: watch::Sender<Stop>,
+    pub(crate) unverified: AtomicU64,
+    pub(crate) sessions: AtomicU64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic in another holder cannot leave these half-changed in a way that matters more than
+    // going on does.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(crate) fn new(
+        me: Me,
+        outbox: Outbox,
+        notebook: Notebook,
+        calls: mpsc::Sender<Call>,
+    ) -> Self {
+        Self {
+            me,
+            hub: Hub::default(),
+            outbox: Mutex::new(outbox),
+            notebook: Mutex::new(notebook),
+            identities: Mutex::new(Identities::default()),
+            posting: Mutex::new(BTreeMap::new()),
+            calls,
+            wake: Notify::new(),
+            reconnect: Notify::new(),
+            state: watch::Sender::new(ConnectionState::Connecting),
+            stop: watch::Sender::new(Stop::No),
+            unverified: AtomicU64::new(0),
+            sessions: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        lock(&self.outbox)
+    }
+
+    pub(crate) fn notebook(&self) -> MutexGuard<'_, Notebook> {
+        lock(&self.notebook)
+    }
+
+    pub(crate) fn identities(&self) -> MutexGuard<'_, Identities> {
+        lock(&self.identities)
+    }
+
+    pub(crate) fn mark(&self, mark: Mark) {
+        if let Some(progress) = self.hub.mark(mark) {
+            self.notebook().progress(progress);
+        }
+    }
+
+    pub(crate) fn state(&self) -> ConnectionState {
+        self.state.borrow().clone()
+    }
+
+    pub(crate) fn state_changes(&self) -> watch::Receiver<ConnectionState> {
+        self.state.subscribe()
+    }
+
+    pub(crate) fn set_state(&self, state: ConnectionState) {
+        tracing::debug!(address = self.me.address, %state, "connection");
+        self.state.send_replace(state.clone());
+        self.hub.publish(Told::Connection(state));
+    }
+
+    pub(crate) fn stop(&self, how: Stop) {
+        self.stop.send_if_modified(|now| {
+            let more = how > *now;
+            *now = how.max(*now);
+            more
+        });
+    }
+
+    pub(crate) fn stop_changes(&self) -> watch::Receiver<Stop> {
+        self.stop.subscribe()
+    }
+
+    /// Why there will never be a session again, if so.
+    fn end(&self) -> Option<Error> {
+        if *self.stop.borrow() != Stop::No {
+            return Some(Error::closed());
+        }
+        match &*self.state.borrow() {
+            ConnectionState::LoggedOut { cause } => Some(cause.clone()),
+            ConnectionState::Closed => Some(Error::closed()),
+            _ => None,
+        }
+    }
+
+    /// Waits until there will never be a session again.
+    pub(crate) async fn ended(&self) -> Error {
+        let mut changes = self.state.subscribe();
+        let over = |state: &ConnectionState| match state {
+            ConnectionState::LoggedOut { cause } => Some(cause.clone()),
+            ConnectionState::Closed => Some(Error::closed()),
+            _ => None,
+        };
+        match changes.wait_for(|state| over(state).is_some()).await {
+            Ok(state) => over(&state).unwrap_or_else(Error::closed),
+            Err(_) => Error::closed(),
+        }
+    }
+
+    pub(crate) async fn wait_closed(&self) {
+        let mut changes = self.state.subscribe();
+        let closed = |state: &ConnectionState| matches!(state, ConnectionState::Closed);
+        let _ = changes.wait_for(closed).await;
+    }
+
+    pub(crate) async fn wait_online(&self) -> Result<()> {
+        let mut changes = self.state.subscribe();
+        tokio::select! {
+            biased;
+            _ = changes.wait_for(ConnectionState::is_online) => Ok(()),
+            error = self.ended() => Err(error),
+        }
+    }
+
+    /// Asks the home server, waiting for a session if there is none. Every request may be asked
+    /// twice with the same effect, so one whose answer was lost with its session is asked again.
+    pub(crate) async fn call(&self, request: Request) -> Result<Reply> {
+        if let Some(error) = self.end() {
+            return Err(error);
+        }
+        let over = || self.end().unwrap_or_else(Error::closed);
+        let asked = async {
+            let (reply, answer) = oneshot::channel();
+            let sent = self.calls.send(Call { request, reply }).await;
+            sent.map_err(|_| over())?;
+            let answer = answer.await.map_err(|_| over())?;
+            answer.map_err(Error::from)
+        };
+        match time::timeout(Duration::from_millis(REQUEST_MS), asked).await {
+            Ok(result) => result,
+            Err(_) => Err(match self.state() {
+                ConnectionState::Offline { cause, .. } => {
+                    Error::new(ErrorKind::Offline, "no connection to the home server")
+                        .because(cause)
+                }
+                _ => Error::new(ErrorKind::Timeout, "the home server did not answer in time"),
+            }),
+        }
+    }
+
+    /// The whole list of conversations, bounded.
+    pub(crate) async fn list(&self) -> Result<Vec<Summary>> {
+        let mut all: Vec<Summary> = vec![];
+        loop {
+            let request = Request::Conversations {
+                offset: u32::try_from(all.len()).unwrap_or(u32::MAX),
+                limit: CONVERSATIONS_PAGE,
+            };
+            let reply = self.call(request).await?;
+            let Reply::Conversations {
+                summaries,
+                complete,
+            } = reply
+            else {
+                return Err(Error::unexpected_reply());
+            };
+            let empty = summaries.is_empty();
+            all.extend(summaries);
+            if complete || empty || all.len() >= CONVERSATIONS_KNOWN_MAX {
+                // The list may move between two pages: an entry can come twice.
+                let mut seen = std::collections::BTreeSet::new();
+                all.retain(|summary| seen.insert(summary.conversation));
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Signs an event and puts it in the outbox.
+    pub(crate) fn put(
+        &self,
+        conversation: ConversationId,
+        claims: Role,
+        act: Act,
+        content: Option<Blob>,
+    ) -> Result<Arc<Ticket>> {
+        if let Some(error) = self.end() {
+            return Err(error);
+        }
+        let plain = matches!(
+            act,
+            Act::Message { .. } | Act::Edit { .. } | Act::Delete { .. }
+        );
+        let event = Event {
+            conversation,
+            author: self.me.user,
+            device: self.me.key.public(),
+            nonce: Nonce::from_bytes(random::bytes()?),
+            claims,
+            act,
+            sent_at: clock::now(),
+        };
+        let signed = event.sign(&self.me.key);
+        if signed.bytes().len() > EVENT_BYTES_MAX {
+            let text = format!("an event of more than {EVENT_BYTES_MAX} bytes");
+            return Err(Error::new(ErrorKind::TooLarge, text));
+        }
+        if !plain {
+            // The same check of emoji, field names, cuts and lifts that every server makes.
+            SignedEvent::from_trusted(signed.to_raw())?;
+        }
+        let ticket = self.outbox().put(&signed, content)?;
+        self.wake.notify_one();
+        Ok(ticket)
+    }
+
+    /// Notes the role that may post, as a policy that was shown says.
+    pub(crate) fn note_posting(&self, conversation: ConversationId, role: Role) {
+        let mut posting = lock(&self.posting);
+        if posting.len() < CONVERSATIONS_KNOWN_MAX || posting.contains_key(&conversation) {
+            posting.insert(conversation, role);
+        }
+    }
+
+    /// The role to claim for a message.
+    pub(crate) fn posting_role(&self, conversation: ConversationId) -> Role {
+        let posting = lock(&self.posting).get(&conversation).copied();
+        let least = posting.unwrap_or(Role::Member);
+        let own = self.notebook().known.get(&conversation).map(|s| s.role);
+        // An unknown own role: the list has not come yet. The home server judges anyway.
+        own.filter(|own| *own != Role::None)
+            .map_or(least, |own| least.min(own))
+    }
+
+    /// Counts something that could not be verified, and tells.
+    pub(crate) fn warn(&self, warning: Warning) {
+        self.unverified.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(
+            conversation = %warning.conversation,
+            reason = warning.reason,
+            "not shown"
+        );
+        self.hub.publish(Told::Warning(warning));
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        Stats {
+            unverified: self.unverified.load(Ordering::Relaxed),
+            sessions: self.sessions.load(Ordering::Relaxed),
+            outbox: self.outbox().queue.len(),
+        }
+    }
+}
