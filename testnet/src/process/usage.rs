@@ -8,7 +8,8 @@ use std::io;
 pub struct Usage {
     /// Processor time in user mode and in the kernel, in seconds, over all threads.
     pub cpu_s: f64,
-    /// Memory resident now, in bytes.
+    /// Memory resident now, in bytes; the kernel counts it per core and may be behind by some
+    /// hundred KiB.
     pub rss_bytes: u64,
 }
 
