@@ -86,6 +86,10 @@ impl<P: Projection> Committer<P> {
     pub(crate) fn run(mut self) {
         let mut group = Vec::new();
         while let Some(first) = self.queue.wait() {
+            // Erasing is slower than deciding it: whoever decides too much waits here.
+            while !self.shared.erasing.wait() && !self.is_read_only() {
+                self.bell.ring();
+            }
             let need = first.frame_bytes as u64;
             group.push(first);
             let refusal = match self.shared.health() {
@@ -112,6 +116,10 @@ impl<P: Projection> Committer<P> {
             // Joined only so that nothing of this storage runs on after it is closed.
             let _ = preparing.join();
         }
+    }
+
+    fn is_read_only(&self) -> bool {
+        matches!(self.shared.health(), Health::ReadOnly(_))
     }
 
     fn gather(&self, group: &mut Vec<Submission>) {

@@ -15,6 +15,9 @@ pub(crate) type KeyRange = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 /// Changes of one batch: `None` deletes.
 pub(crate) type Batch = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
+/// Key and value.
+pub type Row = (Vec<u8>, Vec<u8>);
+
 /// Which way a scan goes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Direction {
@@ -46,7 +49,7 @@ pub(crate) trait Store: Send + Sync {
         range: &KeyRange,
         direction: Direction,
         limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError>;
+    ) -> Result<Vec<Row>, StoreError>;
     /// Applies all changes or none.
     fn apply(&self, batch: &Batch) -> Result<(), StoreError>;
     /// Makes everything applied so far durable.

@@ -41,7 +41,7 @@ pub use limits::{
     SUBMISSION_RECORDS_MAX,
 };
 pub use projection::{Keep, Projection};
-pub use reader::{Direction, Reader};
+pub use reader::{Direction, Reader, Row};
 pub use record::{Content, ContentAt, Record, RecordView, StoredRecord};
 pub use report::{
     CheckReport, CompactionReport, Damage, DamageKind, Durable, Health, OpenReport, Stats,

@@ -31,6 +31,8 @@ pub(crate) const REPLAY_RECORDS: usize = 1_024;
 pub(crate) const REPLAY_BYTES: usize = 1 << 20;
 /// Newest places compared with the log when the index is opened.
 pub(crate) const SELF_TEST_RECORDS: u64 = 1_024;
+/// Erasures decided and not done, above which the committer waits for them.
+pub(crate) const ERASING_MAX: usize = 65_536;
 /// Log files readers keep open.
 pub(crate) const OPEN_FILES_MAX: usize = 128;
 /// Damages held in a report; the count goes on.

@@ -165,10 +165,10 @@ pub(crate) fn savepoint(shared: &Shared, clean: bool) -> io::Result<()> {
     }
     // Read first: what is applied meanwhile may or may not be durable with it.
     let number = shared.applied.load(Ordering::SeqCst);
-    shared.store.savepoint().map_err(|error| {
-        shared.note_index_failure(&error);
-        io::Error::other(error)
-    })?;
+    shared
+        .store
+        .savepoint()
+        .map_err(|error| erase::store_failed(shared, error))?;
     let boot_id = shared.config.boot_id.clone();
     Savepoint {
         number,

@@ -2,7 +2,7 @@
 
 use std::{io, ops::Bound, sync::Arc};
 
-pub use crate::index::Direction;
+pub use crate::index::{Direction, Row};
 use crate::{
     error::{ContentError, ReadError},
     index::{StoreError, rows},
@@ -55,7 +55,7 @@ impl Reader {
         high: Bound<&[u8]>,
         direction: Direction,
         limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ReadError> {
+    ) -> Result<Vec<Row>, ReadError> {
         let found = self
             .shared
             .store
@@ -77,7 +77,7 @@ impl Reader {
         prefix: &[u8],
         direction: Direction,
         limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ReadError> {
+    ) -> Result<Vec<Row>, ReadError> {
         let end = after_prefix(prefix);
         let high = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         self.scan(Bound::Included(prefix), high, direction, limit)

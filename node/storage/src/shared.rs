@@ -6,21 +6,25 @@ use std::{
     io,
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use crate::{
     config::Config,
     files::real::DirLock,
     index::{Store, StoreError},
-    limits::{OPEN_FILES_MAX, SYNC_WINDOW},
+    limits::{ERASING_MAX, OPEN_FILES_MAX, SYNC_WINDOW},
     log::file::{FileId, Header, HeaderRead, LogFile},
     record::ContentAt,
     report::Health,
     savepoint,
 };
+
+/// Between two looks at whether waiting for erasures still makes sense.
+const ERASING_WAIT: Duration = Duration::from_millis(100);
 
 pub(crate) struct Shared {
     pub(crate) config: Config,
@@ -222,6 +226,7 @@ impl LogFiles {
 pub(crate) struct Erasing {
     count: AtomicUsize,
     places: Mutex<BTreeSet<ContentAt>>,
+    fewer: Condvar,
 }
 
 impl Erasing {
@@ -237,10 +242,22 @@ impl Erasing {
             set.remove(place);
         }
         self.count.store(set.len(), Ordering::SeqCst);
+        self.fewer.notify_all();
     }
 
     pub(crate) fn len(&self) -> usize {
         self.count.load(Ordering::SeqCst)
+    }
+
+    /// Waits a little for the set to shrink; returns whether it is within its bound.
+    pub(crate) fn wait(&self) -> bool {
+        if self.len() <= ERASING_MAX {
+            return true;
+        }
+        let places = lock(&self.places);
+        let waited = self.fewer.wait_timeout(places, ERASING_WAIT);
+        drop(waited);
+        self.len() <= ERASING_MAX
     }
 
     pub(crate) fn contains(&self, place: ContentAt) -> bool {

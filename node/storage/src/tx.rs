@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, ops::Bound};
 
 use crate::{
-    index::{Batch, Direction, KeyRange, Store, StoreError, rows},
+    index::{Batch, Direction, KeyRange, Row, Store, StoreError, rows},
     record::ContentAt,
 };
 
@@ -51,7 +51,7 @@ impl Tx<'_> {
         high: Bound<&[u8]>,
         direction: Direction,
         limit: usize,
-    ) -> Vec<(Vec<u8>, Vec<u8>)> {
+    ) -> Vec<Row> {
         let read = scan(
             self.store,
             &self.changes.rows,
@@ -124,7 +124,7 @@ fn scan(
     range: &KeyRange,
     direction: Direction,
     limit: usize,
-) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+) -> Result<Vec<Row>, StoreError> {
     if crate::index::is_empty_range(range) || limit == 0 {
         return Ok(Vec::new());
     }

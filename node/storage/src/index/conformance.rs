@@ -1,5 +1,7 @@
 //! One suite for every store.
 
+#![expect(clippy::cast_possible_truncation, reason = "bytes out of a generator")]
+
 use std::{collections::BTreeMap, ops::Bound};
 
 use super::{Batch, Direction, KeyRange, Store, memory::MemoryStore, sled::SledStore};

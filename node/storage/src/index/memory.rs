@@ -2,7 +2,7 @@
 
 use std::sync::{PoisonError, RwLock};
 
-use super::{Batch, Direction, KeyRange, Store, StoreError, is_empty_range};
+use super::{Batch, Direction, KeyRange, Row, Store, StoreError, is_empty_range};
 
 #[derive(Debug, Default)]
 pub(crate) struct MemoryStore {
@@ -20,7 +20,7 @@ impl Store for MemoryStore {
         range: &KeyRange,
         direction: Direction,
         limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    ) -> Result<Vec<Row>, StoreError> {
         if is_empty_range(range) {
             return Ok(Vec::new());
         }

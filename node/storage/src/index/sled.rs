@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Batch, Direction, KeyRange, Store, StoreError, is_empty_range};
+use super::{Batch, Direction, KeyRange, Row, Store, StoreError, is_empty_range};
 
 pub(crate) struct SledStore {
     db: sled::Db,
@@ -48,7 +48,7 @@ impl Store for SledStore {
         range: &KeyRange,
         direction: Direction,
         limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    ) -> Result<Vec<Row>, StoreError> {
         if is_empty_range(range) {
             return Ok(Vec::new());
         }

@@ -1,6 +1,9 @@
 //! Reading the whole log, file after file, with every number accounted for.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use super::{
     file::{FRAMES_AT, LogFile},
@@ -116,9 +119,9 @@ impl Walk {
     }
 
     /// Names what is missing before `number`.
-    fn settle(&mut self, path: &PathBuf, offset: u64, number: u64) {
+    fn settle(&mut self, path: &Path, offset: u64, number: u64) {
         if self.holes.is_empty() && number > self.expected {
-            self.holes.push((path.clone(), offset, 0));
+            self.holes.push((path.to_owned(), offset, 0));
         }
         self.name_holes(number);
     }
@@ -141,9 +144,9 @@ impl Walk {
         }
     }
 
-    fn contents(&mut self, path: &PathBuf, offset: u64, len: u32, frame: &Frame<'_>) {
+    fn contents(&mut self, path: &Path, offset: u64, len: u32, frame: &Frame<'_>) {
         let here = |first: u64, last: u64, kind: DamageKind| Damage {
-            file: Some(path.clone()),
+            file: Some(path.to_owned()),
             offset,
             bytes: u64::from(len),
             first,

@@ -13,15 +13,15 @@ use comity_storage::{
 };
 
 /// `n`: how many records; `r<number>`: kind, body, lengths of contents; `d<number>`: released.
-pub struct Journal;
+pub(crate) struct Journal;
 
-pub const PLAIN: u8 = 1;
+pub(crate) const PLAIN: u8 = 1;
 /// Body: place of the content to erase.
-pub const ERASE: u8 = 2;
+pub(crate) const ERASE: u8 = 2;
 /// Body: number of the record not needed any more.
-pub const RELEASE: u8 = 3;
+pub(crate) const RELEASE: u8 = 3;
 /// Makes the projection panic.
-pub const PANIC: u8 = 4;
+pub(crate) const PANIC: u8 = 4;
 
 impl Projection for Journal {
     const FORMAT: u32 = 1;
@@ -55,7 +55,7 @@ impl Projection for Journal {
     }
 }
 
-pub fn key(prefix: u8, number: u64) -> Vec<u8> {
+pub(crate) fn key(prefix: u8, number: u64) -> Vec<u8> {
     let mut key = vec![prefix];
     key.extend_from_slice(&number.to_be_bytes());
     key
@@ -67,7 +67,7 @@ fn row(kind: u8, body: &[u8], contents: usize) -> Vec<u8> {
     row
 }
 
-pub fn config(dir: &Path) -> Config {
+pub(crate) fn config(dir: &Path) -> Config {
     let mut config = Config::new(dir, "boot 1");
     config.file_bytes = 16 << 10;
     config.cache_bytes = 4 << 20;
@@ -76,11 +76,11 @@ pub fn config(dir: &Path) -> Config {
     config
 }
 
-pub fn open(config: Config) -> (Storage, OpenReport) {
+pub(crate) fn open(config: Config) -> (Storage, OpenReport) {
     Storage::open(config, Journal).unwrap()
 }
 
-pub fn plain(body: &[u8], contents: &[&[u8]]) -> Record {
+pub(crate) fn plain(body: &[u8], contents: &[&[u8]]) -> Record {
     let contents = contents.iter().map(|content| content.to_vec()).collect();
     Record {
         kind: PLAIN,
@@ -89,12 +89,12 @@ pub fn plain(body: &[u8], contents: &[&[u8]]) -> Record {
     }
 }
 
-pub fn numbered(number: u64) -> Record {
+pub(crate) fn numbered(number: u64) -> Record {
     let content = vec![u8::try_from(number % 251).unwrap(); usize::try_from(number % 40).unwrap()];
     plain(format!("body {number}").as_bytes(), &[&content, b"second"])
 }
 
-pub fn erase(record: u64, index: u16) -> Record {
+pub(crate) fn erase(record: u64, index: u16) -> Record {
     Record {
         kind: ERASE,
         body: ContentAt { record, index }.to_bytes().to_vec(),
@@ -102,7 +102,7 @@ pub fn erase(record: u64, index: u16) -> Record {
     }
 }
 
-pub fn release(number: u64) -> Record {
+pub(crate) fn release(number: u64) -> Record {
     Record {
         kind: RELEASE,
         body: number.to_be_bytes().to_vec(),
@@ -110,7 +110,7 @@ pub fn release(number: u64) -> Record {
     }
 }
 
-pub fn rows(reader: &Reader) -> BTreeMap<Vec<u8>, Vec<u8>> {
+pub(crate) fn rows(reader: &Reader) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let all = reader.scan(
         Bound::Unbounded,
         Bound::Unbounded,
@@ -121,7 +121,7 @@ pub fn rows(reader: &Reader) -> BTreeMap<Vec<u8>, Vec<u8>> {
 }
 
 /// Asserts that exactly the plain records `numbered(1..=last)` are there, whole.
-pub fn assert_numbered(storage: &Storage, last: u64) {
+pub(crate) fn assert_numbered(storage: &Storage, last: u64) {
     let reader = storage.reader();
     assert_eq!(reader.newest(), last);
     let rows = rows(&reader);
@@ -144,7 +144,7 @@ pub fn assert_numbered(storage: &Storage, last: u64) {
     }
 }
 
-pub fn submit_numbered(storage: &Storage, count: u64) {
+pub(crate) fn submit_numbered(storage: &Storage, count: u64) {
     for _ in 0..count {
         let next = storage.reader().newest() + 1;
         let durable = storage.submit_and_wait(vec![numbered(next)]).unwrap();
@@ -153,7 +153,7 @@ pub fn submit_numbered(storage: &Storage, count: u64) {
 }
 
 /// Log files, oldest first.
-pub fn log_files(dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn log_files(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir.join("log")).unwrap();
     let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
@@ -161,7 +161,7 @@ pub fn log_files(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
-pub fn copy_dir(from: &Path, to: &Path) {
+pub(crate) fn copy_dir(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -175,7 +175,7 @@ pub fn copy_dir(from: &Path, to: &Path) {
 }
 
 /// Every file below a directory with its bytes.
-pub fn contents_of(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(crate) fn contents_of(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut all = BTreeMap::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -190,7 +190,7 @@ pub fn contents_of(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 /// Whether these bytes are in any log file.
-pub fn is_on_disk(dir: &Path, needle: &[u8]) -> bool {
+pub(crate) fn is_on_disk(dir: &Path, needle: &[u8]) -> bool {
     let has = |path: &PathBuf| {
         fs::read(path)
             .unwrap()
@@ -201,10 +201,10 @@ pub fn is_on_disk(dir: &Path, needle: &[u8]) -> bool {
 }
 
 /// A small generator; seeds are printed by the tests that use it.
-pub struct Random(pub u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -215,7 +215,7 @@ impl Random {
 
 /// `SEED` from the environment, else one from the clock; printed, so that a failure can be run
 /// again.
-pub fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let given = std::env::var("SEED")
         .ok()
         .and_then(|seed| seed.parse().ok());
