@@ -241,6 +241,8 @@ struct Pass {
     new: BTreeSet<EntryIx>,
     /// Whether these lie in the past of entries that were there before.
     late: bool,
+    /// Acts learnt late that have queued what they touch; they do so once.
+    reached: BTreeSet<ActIx>,
     /// Users whose role or home may be another.
     touched: BTreeSet<SubjectIx>,
 }
@@ -252,6 +254,8 @@ enum Reach {
     New,
     /// All that it could ever touch.
     All,
+    /// All of it, and the reasons told for events that stay void: these name acts of any level.
+    Late,
 }
 
 impl Authority {
@@ -351,12 +355,10 @@ impl Authority {
             }
             let act = ActIx(entry.detail);
             self.touched_by(act, pass);
-            if was.stands() != now.stands() {
-                let reach = if new && !pass.late {
-                    Reach::New
-                } else {
-                    Reach::All
-                };
+            if new && pass.late && pass.reached.insert(act) {
+                self.touch(act, Reach::Late, pass);
+            } else if was.stands() != now.stands() {
+                let reach = if new { Reach::New } else { Reach::All };
                 self.touch(act, reach, pass);
             }
         }
@@ -375,13 +377,13 @@ impl Authority {
         let level = act.level;
         let mut queue = |ix: EntryIx| {
             let below = self.level(ix);
-            if below < level {
+            if below < level || reach == Reach::Late {
                 pass.queue.insert((Reverse(below), ix));
             }
         };
         match act.kind {
             Kind::Policy => {
-                if act.is_posting() && reach == Reach::All {
+                if act.is_posting() && reach != Reach::New {
                     for ix in self.all_entries() {
                         if self.entries[ix.0 as usize].kind.is_posting() {
                             queue(ix);
@@ -411,11 +413,11 @@ impl Authority {
             _ => {
                 for ix in self.entries_of(act.subject) {
                     // What only takes away takes only from claims above what it leaves.
-                    if reach == Reach::All || self.entries[ix.0 as usize].claims > act.role {
+                    if reach != Reach::New || self.entries[ix.0 as usize].claims > act.role {
                         queue(*ix);
                     }
                 }
-                if reach == Reach::All {
+                if reach != Reach::New {
                     for other in self.about(act.subject) {
                         self.acts[other.0 as usize]
                             .entry

@@ -224,3 +224,12 @@ impl Authority {
             .unwrap_or(Role::Member)
     }
 }
+
+impl Authority {
+    /// The author of an event that is held.
+    #[must_use]
+    pub fn author_of(&self, graph: &Graph, event: &EventId) -> Option<UserId> {
+        let ix = graph.find_event(event).find_map(|at| self.entry_at(at))?;
+        self.subjects[self.entries[ix.0 as usize].author.0 as usize].id
+    }
+}

@@ -1,1 +1,8 @@
+//! The rules held against a plain port of them ([`oracle`]), in named examples and in searches.
 
+mod differential;
+mod direct;
+mod examples;
+mod oracle;
+mod rules;
+mod world;

@@ -224,8 +224,9 @@ impl Graph {
                     None => {}
                 }
             }
-            if from == 0 && known > 0 && known <= own.seq {
-                from = known;
+            // An unknown tip most likely continues this chain; if not, this much shows the fork.
+            if from == 0 && known > 0 {
+                from = known.min(own.seq);
             }
             if from <= own.seq {
                 spans.push(Span {

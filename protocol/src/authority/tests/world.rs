@@ -1,0 +1,416 @@
+//! Histories made by hand or at random: real commits and events, sets of commits as bit masks.
+
+use super::super::Authority;
+use crate::{
+    commit::{AuthorityChange, Commit, RawCommit, RootRef, SignedCommit, UnverifiedCommit},
+    event::{Act, ContentRef, Event, Grant, Target, Tip},
+    history::{Appearance, Graph, Inserted, NodeIx},
+    ids::{
+        Blob, CommitId, ContentHash, ConversationId, EventId, Nonce, PublicKey, ServerId,
+        Signature, UserId,
+    },
+    role::Role,
+    root::{Genesis, Root, direct_conversation},
+    signing::SecretKey,
+    time::{Hlc, Timestamp},
+};
+
+/// The default time of everything; far below every clock a test asks with.
+pub(super) const NOW: Timestamp = Timestamp(1_000_000);
+
+pub(super) fn user(name: char) -> UserId {
+    UserId::from_bytes([name as u8; 32])
+}
+
+pub(super) fn home(name: char) -> ServerId {
+    ServerId::from_bytes([name as u8; 32])
+}
+
+pub(super) fn genesis() -> Genesis {
+    let root = Root {
+        v: 1,
+        n: 0,
+        prev: None,
+        owner: user('O'),
+        home: home('o'),
+        stewards: vec![home('o')],
+        frontier: vec![],
+        digest: None,
+        nonce: Nonce::from_bytes([3; 16]),
+        created_at: Timestamp(1),
+    };
+    Genesis::sign(root, &SecretKey::from_seed([1; 32]))
+}
+
+/// Small pseudo-random numbers (splitmix64), so that a seed says everything.
+#[derive(Clone, Debug)]
+pub(super) struct Rng(pub(super) u64);
+
+impl Rng {
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(super) fn below(&mut self, n: usize) -> usize {
+        usize::try_from(self.next() % u64::try_from(n.max(1)).unwrap()).unwrap()
+    }
+
+    pub(super) fn chance(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+
+    pub(super) fn pick<T: Copy>(&mut self, items: &[T]) -> Option<T> {
+        (!items.is_empty()).then(|| items[self.below(items.len())])
+    }
+
+    pub(super) fn bits(&mut self) -> u128 {
+        u128::from(self.next()) << 64 | u128::from(self.next())
+    }
+}
+
+/// One commit of a [`World`].
+#[derive(Clone, Debug)]
+pub(super) struct Made {
+    pub(super) signed: SignedCommit,
+    pub(super) events: Vec<(EventId, Event)>,
+    pub(super) home: ServerId,
+    pub(super) prev: Option<usize>,
+    /// Commits in its past, not itself.
+    pub(super) past: u128,
+    /// Itself and its `prev` chain.
+    pub(super) chain: u128,
+}
+
+/// Everything that was ever committed, dependencies first.
+#[derive(Clone, Debug)]
+pub(super) struct World {
+    pub(super) genesis: Option<Genesis>,
+    pub(super) pair: Option<(UserId, UserId)>,
+    pub(super) made: Vec<Made>,
+    nonce: u64,
+}
+
+/// What a commit is made of beside its events.
+#[derive(Clone, Debug, Default)]
+pub(super) struct How {
+    /// Commits the home knows, closed by the world.
+    pub(super) seen: u128,
+    pub(super) prev: Option<usize>,
+    pub(super) epoch: u64,
+    /// Its clock, where `prev` allows it.
+    pub(super) at_ms: u64,
+}
+
+impl World {
+    pub(super) fn group() -> Self {
+        Self {
+            genesis: Some(genesis()),
+            pair: None,
+            made: Vec::new(),
+            nonce: 0,
+        }
+    }
+
+    pub(super) fn direct(a: UserId, b: UserId) -> Self {
+        Self {
+            genesis: None,
+            pair: Some((a, b)),
+            made: Vec::new(),
+            nonce: 0,
+        }
+    }
+
+    pub(super) fn conversation(&self) -> ConversationId {
+        match (&self.genesis, &self.pair) {
+            (Some(genesis), _) => genesis.conversation(),
+            (None, Some((a, b))) => direct_conversation(a, b),
+            (None, None) => unreachable!("a world is one or the other"),
+        }
+    }
+
+    pub(super) fn all(&self) -> u128 {
+        (1u128 << self.made.len()) - 1
+    }
+
+    pub(super) fn event(&mut self, author: UserId, claims: Role, act: Act) -> (EventId, Event) {
+        self.nonce += 1;
+        let mut nonce = [0; 16];
+        nonce[..8].copy_from_slice(&self.nonce.to_be_bytes());
+        let event = Event {
+            conversation: self.conversation(),
+            author,
+            device: PublicKey::from_bytes([0; 32]),
+            nonce: Nonce::from_bytes(nonce),
+            claims,
+            act,
+            sent_at: Timestamp(0),
+        };
+        let id = EventId::from_bytes(*blake3::hash(&event.to_bytes()).as_bytes());
+        (id, event)
+    }
+
+    pub(super) fn closed(&self, seen: u128) -> u128 {
+        let within = |i: &usize| seen >> i & 1 == 1;
+        (0..self.made.len())
+            .filter(within)
+            .fold(seen, |all, i| all | self.made[i].past)
+    }
+
+    /// The newest commits of `mask`, one or more a home.
+    pub(super) fn maximal(&self, mask: u128) -> Vec<usize> {
+        let within: Vec<usize> = (0..self.made.len())
+            .filter(|i| mask >> i & 1 == 1)
+            .collect();
+        let below = |i: usize| {
+            within
+                .iter()
+                .any(|j| *j != i && self.made[*j].chain >> i & 1 == 1)
+        };
+        within.iter().copied().filter(|i| !below(*i)).collect()
+    }
+
+    pub(super) fn tip(&self, i: usize) -> Tip {
+        self.made[i].signed.tip()
+    }
+
+    pub(super) fn newest_of(&self, of: ServerId) -> Option<usize> {
+        (0..self.made.len())
+            .rev()
+            .find(|i| self.made[*i].home == of)
+    }
+
+    pub(super) fn commit(
+        &mut self,
+        of: ServerId,
+        how: &How,
+        events: Vec<(EventId, Event)>,
+    ) -> usize {
+        let prev = how.prev.map(|i| self.made[i].clone());
+        let known = prev.as_ref().map_or(0, |p| p.past | p.chain);
+        let tips = self.maximal(self.closed(how.seen) & !known);
+        let past = tips.iter().fold(known, |past, i| {
+            past | self.made[*i].past | self.made[*i].chain
+        });
+        let after = prev
+            .as_ref()
+            .map_or(Hlc::default(), |p| p.signed.commit().hlc);
+        let mut named: Vec<Tip> = tips.iter().map(|i| self.tip(*i)).collect();
+        named.sort_unstable();
+        let root = self
+            .genesis
+            .as_ref()
+            .filter(|_| prev.is_none())
+            .map(|genesis| RootRef {
+                n: 0,
+                id: genesis.id(),
+            });
+        let change = AuthorityChange { tips: named, root };
+        let commit = Commit {
+            v: 1,
+            conversation: self.conversation(),
+            origin: of,
+            epoch: how.epoch,
+            seq: prev.as_ref().map_or(0, |p| p.signed.commit().seq + 1),
+            prev: prev.as_ref().map(|p| p.signed.id()),
+            hlc: after.next(Timestamp(how.at_ms)),
+            parents: vec![],
+            authority: (prev.is_none() || !change.tips.is_empty()).then_some(change),
+            events: events.iter().map(|(id, _)| *id).collect(),
+        };
+        let raw = RawCommit {
+            commit: Blob(commit.to_bytes()),
+            signature: Signature::from_bytes([0; 64]),
+        };
+        let i = self.made.len();
+        assert!(i < 128, "worlds are masks of 128 bits");
+        self.made.push(Made {
+            signed: UnverifiedCommit::decode(raw).unwrap().trusted(),
+            events,
+            home: of,
+            prev: how.prev,
+            past,
+            chain: prev.as_ref().map_or(0, |p| p.chain) | 1 << i,
+        });
+        i
+    }
+
+    /// The homes that `who` is known to have had by the commits of `mask`.
+    pub(super) fn homes_of(&self, who: UserId, mask: u128) -> Vec<ServerId> {
+        let mut homes: Vec<ServerId> = self
+            .genesis
+            .iter()
+            .filter_map(|g| (g.root().owner == who).then_some(g.root().home))
+            .collect();
+        for (_, event) in self.events_of(mask) {
+            match &event.act {
+                Act::Grant(Grant {
+                    target: Target::User { user, home },
+                    ..
+                }) if *user == who => homes.push(*home),
+                Act::Join { home, .. } | Act::Move { home, .. } if event.author == who => {
+                    homes.push(*home);
+                }
+                _ => {}
+            }
+        }
+        homes
+    }
+
+    pub(super) fn events_of(&self, mask: u128) -> impl Iterator<Item = &(EventId, Event)> {
+        (0..self.made.len())
+            .filter(move |i| mask >> i & 1 == 1)
+            .flat_map(|i| &self.made[i].events)
+    }
+
+    /// What an honest author knowing `mask` lets stand of `who`.
+    pub(super) fn cut(&self, who: UserId, mask: u128) -> Vec<Tip> {
+        let homes = self.homes_of(who, mask);
+        let at_them = (0..self.made.len()).filter(|i| homes.contains(&self.made[*i].home));
+        let theirs = at_them.fold(0, |all, i| all | mask & 1 << i);
+        let mut cut: Vec<Tip> = self.maximal(theirs).iter().map(|i| self.tip(*i)).collect();
+        cut.sort_unstable();
+        cut.truncate(crate::limits::CUT_TIPS_MAX);
+        cut
+    }
+
+    pub(super) fn authority(&self) -> Authority {
+        match (&self.genesis, self.pair) {
+            (Some(genesis), _) => Authority::group(genesis),
+            (None, Some((a, b))) => Authority::direct(a, b),
+            (None, None) => unreachable!("a world is one or the other"),
+        }
+    }
+}
+
+pub(super) fn content() -> ContentRef {
+    ContentRef {
+        hash: ContentHash::from_bytes([5; 32]),
+        len: 20,
+    }
+}
+
+pub(super) fn message() -> Act {
+    Act::Message { content: content() }
+}
+
+pub(super) fn grant(name: char, at: char, role: Role) -> Grant {
+    Grant {
+        target: Target::User {
+            user: user(name),
+            home: home(at),
+        },
+        role,
+        cut: vec![],
+        ban: false,
+        lifts: vec![],
+    }
+}
+
+/// A graph and its authority, fed commit by commit, with what the effects told on the way.
+#[derive(Clone, Debug)]
+pub(super) struct Server {
+    pub(super) graph: Graph,
+    pub(super) authority: Authority,
+    pub(super) nodes: Vec<Option<NodeIx>>,
+    told: std::collections::BTreeMap<Appearance, super::super::Verdict>,
+    told_roles: std::collections::BTreeMap<UserId, Role>,
+    told_homes: std::collections::BTreeSet<ServerId>,
+}
+
+impl Server {
+    pub(super) fn new(world: &World) -> Self {
+        let authority = world.authority();
+        Self {
+            graph: Graph::new(world.conversation()),
+            told_roles: authority.members().map(|m| (m.user, m.role)).collect(),
+            told_homes: authority.homes().collect(),
+            authority,
+            nodes: Vec::new(),
+            told: std::collections::BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn take(&mut self, world: &World, i: usize) -> NodeIx {
+        self.take_only(world, i, |_| true)
+    }
+
+    /// Takes a commit with those of its events that are `had`.
+    pub(super) fn take_only(
+        &mut self,
+        world: &World,
+        i: usize,
+        had: impl Fn(usize) -> bool,
+    ) -> NodeIx {
+        let made = &world.made[i];
+        let node = match self.graph.insert_named(&made.signed) {
+            Inserted::New(node) => node,
+            other => panic!("commit {i}: {other:?}"),
+        };
+        self.nodes.resize(self.nodes.len().max(i + 1), None);
+        self.nodes[i] = Some(node);
+        self.tell(world, i, had);
+        node
+    }
+
+    pub(super) fn tell(&mut self, world: &World, i: usize, had: impl Fn(usize) -> bool) {
+        let node = self.nodes[i].unwrap();
+        let events: Vec<(EventId, &Event)> = world.made[i]
+            .events
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| had(*at))
+            .map(|(_, (id, event))| (*id, event))
+            .collect();
+        let effects = self.authority.insert(&self.graph, node, &events);
+        for change in &effects.changed {
+            // A change of the reason alone is not told.
+            let was = self.told.insert(change.at, change.now).unwrap();
+            assert_eq!(was.stands(), change.was.stands());
+            assert_ne!(change.was, change.now);
+        }
+        for (index, verdict) in (0u16..).zip(&effects.verdicts) {
+            self.told.insert(Appearance { node, index }, *verdict);
+        }
+        for change in &effects.roles {
+            let was = self.told_roles.insert(change.user, change.now);
+            assert_eq!(was.unwrap_or(Role::None), change.was);
+        }
+        for began in &effects.homes_began {
+            assert!(self.told_homes.insert(*began));
+        }
+        for ceased in &effects.homes_ceased {
+            assert!(self.told_homes.remove(ceased));
+        }
+    }
+
+    /// Everything that was told equals everything that can be asked.
+    pub(super) fn assert_told(&self) {
+        for (at, verdict) in &self.told {
+            let now = self.authority.verdict(*at);
+            assert_eq!(
+                verdict.stands(),
+                now.stands(),
+                "{at:?}: {verdict:?} {now:?}"
+            );
+        }
+        let members: Vec<(UserId, Role)> =
+            self.authority.members().map(|m| (m.user, m.role)).collect();
+        let told = self.told_roles.iter().filter(|(_, r)| **r > Role::None);
+        assert_eq!(members, told.map(|(u, r)| (*u, *r)).collect::<Vec<_>>());
+        assert!(self.authority.homes().eq(self.told_homes.iter().copied()));
+    }
+
+    pub(super) fn verdict(&self, i: usize, index: u16) -> super::super::Verdict {
+        let node = self.nodes[i].unwrap();
+        self.authority.verdict(Appearance { node, index })
+    }
+}
+
+/// An id that is lower than a given one is found by trying; used where a fork is to be won.
+pub(super) fn is_lower(a: &Made, b: CommitId) -> bool {
+    a.signed.id() < b
+}
