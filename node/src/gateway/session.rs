@@ -111,11 +111,14 @@ pub(super) async fn run<H: Home>(
     drop(slot);
     let end = match opened {
         Ok(opened) => {
+            let who = opened.who;
+            tracing::debug!(user = %who.user, device = %who.device, "a session is open");
             source.admit();
             open::serve(gate, opened, source, sink).await
         }
         Err(end) => end,
     };
+    tracing::debug!(?end, "a session ends");
     if let End::Said(error) = &end {
         // Best effort: the client may be the one who does not read.
         let bye = timeout(Duration::from_millis(BYE_WAIT_MS), bye(gate, sink, error));

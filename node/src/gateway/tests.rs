@@ -24,11 +24,12 @@ async fn within<F: Future>(what: &str, future: F) -> F::Output {
     }
 }
 
-/// Waits until something that other tasks do is true.
+/// Waits until something that other tasks do is true. Asks again after a moment instead of at
+/// once, so that a paused clock goes on meanwhile.
 async fn until(what: &str, mut is_true: impl FnMut() -> bool) {
     within(what, async {
         while !is_true() {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     })
     .await;

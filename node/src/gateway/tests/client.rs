@@ -354,6 +354,8 @@ async fn quic(server: &Server) -> Result<Wire, quinn::ConnectionError> {
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     let mut transport = quinn::TransportConfig::default();
     transport.stream_receive_window(QUIC_CLIENT_WINDOW.into());
+    // How long nothing may happen is the server's choice here.
+    transport.max_idle_timeout(None);
     config.transport_config(Arc::new(transport));
     let endpoint = quinn::Endpoint::client(super::LOOPBACK).unwrap();
     let addr = server.gateways.quic_addr.unwrap();

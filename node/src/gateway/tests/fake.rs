@@ -114,6 +114,7 @@ impl Updates for FakeUpdates {
                 vec![Change::Left { conversation }; ENDLESS_CHANGES]
             }
             "one" if self.given == 0 => vec![Change::Gap { conversation }],
+            "huge" => vec![Change::Left { conversation }; SESSION_FRAME_BYTES_MAX / 40],
             "revocable" => {
                 self.home.0.revoke.notified().await;
                 return Err(WireError::new(Code::UnknownDevice, "revoked"));

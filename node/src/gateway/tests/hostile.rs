@@ -198,8 +198,10 @@ async fn garbage_on_every_port_disturbs_nobody() {
     }
     let request = b"GET /ws HTTP/1.1\r\nUpgrade: websocket\r\n\r\n".to_vec();
     let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec();
+    let http2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
     for addr in [server.gateways.https_addr, server.gateways.http_addr] {
         for bytes in [
+            http2.clone(),
             noise(1),
             noise(100_000),
             vec![0; 70_000],
@@ -295,4 +297,69 @@ async fn connections_beyond_the_bound_are_turned_away_and_room_is_found_again() 
     for way in ways {
         Client::open(&server, way, "quiet").await;
     }
+}
+
+#[tokio::test]
+async fn who_connects_and_says_nothing_is_let_go() {
+    let server = Server::start();
+    let metrics = server.gateways.metrics();
+    // Without TLS, with TLS and no request, with half a request, upgraded and silent.
+    let mut silent = Vec::new();
+    for addr in [
+        server.gateways.https_addr,
+        server.gateways.http_addr,
+        server.gateways.http_addr,
+    ] {
+        silent.push(TcpStream::connect(addr.unwrap()).await.unwrap());
+    }
+    silent[2]
+        .write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
+        .await
+        .unwrap();
+    let mut upgraded = Vec::new();
+    for way in Way::ALL {
+        let mut client = Client::connect(&server, way).await;
+        if matches!(way, Way::Quic) {
+            // A stream is only seen by the server once something came on it.
+            client.begin().await;
+        }
+        upgraded.push(client);
+    }
+    until("all are there", || metrics.connections() == 8).await;
+    // From here on time passes whenever nobody has anything to do.
+    tokio::time::pause();
+    let begun = tokio::time::Instant::now();
+    for tcp in &mut silent {
+        within("the end", tcp.read_to_end(&mut Vec::new()))
+            .await
+            .unwrap();
+    }
+    for client in &mut upgraded {
+        assert_eq!(client.bye().await.code, Code::Silent);
+    }
+    until("no connection is left", || metrics.connections() == 0).await;
+    assert!(begun.elapsed().as_secs() <= 12, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn who_never_reads_is_told_so_even_where_the_stream_is_stuck() {
+    let server = Server::start();
+    let mut neighbour = Client::open(&server, Way::Quic, "quiet").await;
+    let deaf = Client::open(&server, Way::Quic, "endless").await;
+    let metrics = server.gateways.metrics();
+    // Long enough for the windows to fill, measured in answers to somebody else.
+    let (mut still, mut last) = (0, 0);
+    while still < 200 {
+        assert_eq!(neighbour.ask(Request::Ping).await, Ok(Reply::Pong));
+        let now = server.home.pulled();
+        still = if now == last { still + 1 } else { 0 };
+        last = now;
+    }
+    tokio::time::pause();
+    let closed = within("the end", deaf.connection().closed()).await;
+    let quinn::ConnectionError::ApplicationClosed(closed) = closed else {
+        panic!("{closed}");
+    };
+    assert_eq!(closed.reason.as_ref(), b"too_slow");
+    assert_eq!(metrics.closed(Code::TooSlow), 1);
 }

@@ -266,6 +266,13 @@ async fn updates_that_end_end_the_session_with_their_reason() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_update_that_fits_no_frame_ends_the_session() {
+    let (pipe, mut client) = Pipe::open("huge").await;
+    assert_eq!(client.bye().await.code, Code::Internal);
+    assert_eq!(pipe.said().await, Code::Internal);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_asked_before_the_client_ended_its_side_is_answered() {
     let (pipe, mut client) = Pipe::open("quiet").await;
     let asked = client.send(lookup("hold")).await;
