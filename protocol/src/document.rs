@@ -5,11 +5,11 @@
 //! between them: arrival order, batching and restarts leave no trace. It is a cache that every
 //! server builds for itself and never sends; equal [`Heads`] mean equal sets.
 //!
-//! Automerge does the merging. It is called from the private module `automerge` only, is handed
+//! Automerge does the merging. It is called from the private module `engine` only, is handed
 //! nothing but changes built here from typed fields, and never sees a byte from outside.
 
-mod automerge;
 mod change;
+mod engine;
 mod heads;
 mod limits;
 mod merge;

@@ -2,7 +2,7 @@
 
 use data_encoding::BASE64URL_NOPAD;
 
-use super::{Refusal, automerge::Map, limits::KEY_BYTES_MAX};
+use super::{Refusal, engine::Map, limits::KEY_BYTES_MAX};
 use crate::{
     event::{Act, ContentRef, Event},
     ids::{EventId, ServerId, UserId},

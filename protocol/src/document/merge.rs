@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Applied, Change, ChangeKind, DocumentError, DocumentKind, Heads, Refusal, Refused, Seen,
-    automerge::{Actor, actor},
+    engine::{Actor, actor},
     limits::{CHANGES_MAX, DELETIONS_MAX, QUARANTINE_MAX, SHARDS, SPLIT_ABOVE},
     part::{Entry, Part},
 };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Seen, automerge::Actor, part::Entry};
+use super::{Seen, engine::Actor, part::Entry};
 
 /// Sorts so that every entry follows those it has seen.
 ///

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Applied, Change, ChangeKind, DocumentError, DocumentKind, Heads, Seen,
-    automerge::Map,
     change::{id_key, reactions_prefix, shard_hash},
+    engine::Map,
     merge::{Merge, last_first},
 };
 use crate::{

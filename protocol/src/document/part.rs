@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     DocumentError, DocumentKind, Refusal, Seen,
-    automerge::{Actor, Built, FIRST_OP, Hash, Map, Put, Replica, build, genesis_hash},
+    engine::{Actor, Built, FIRST_OP, Hash, Map, Put, Replica, build, genesis_hash},
     limits::{LANES_MAX, QUARANTINE_ROUNDS},
     order,
 };

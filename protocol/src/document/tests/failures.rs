@@ -1,5 +1,5 @@
 use super::world::{World, message};
-use crate::document::{PackDocument, Refusal, Refused, automerge::poison};
+use crate::document::{PackDocument, Refusal, Refused, engine::poison};
 
 fn ten() -> World {
     let mut world = World::default();

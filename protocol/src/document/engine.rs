@@ -11,7 +11,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use ::automerge::{
+use automerge::{
     ActorId, Automerge, Change, ChangeHash, ExpandedChange, ObjId, ObjType, ROOT, ReadDoc,
     ScalarValue, Value,
     legacy::{Key, ObjectId, Op, OpId, OpType, SortedVec},
@@ -79,7 +79,7 @@ pub(super) fn actor(parts: &[&[u8]]) -> Actor {
 
 /// Runs `call`, turning a panic into an error.
 fn guarded<T>(
-    call: impl FnOnce() -> Result<T, ::automerge::AutomergeError>,
+    call: impl FnOnce() -> Result<T, automerge::AutomergeError>,
 ) -> Result<T, DocumentError> {
     // Whatever the call left half-changed is dropped by the caller: see `Part`.
     match catch_unwind(AssertUnwindSafe(call)) {
