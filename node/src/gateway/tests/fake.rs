@@ -26,6 +26,8 @@ use crate::gateway::home::{
 pub(super) const SERVER: ServerId = ServerId::from_bytes([9; 32]);
 /// Changes of each endless batch; about 4 KiB of frame.
 const ENDLESS_CHANGES: usize = 64;
+/// Batches that no test's bounds allow for: some hundred megabytes.
+const ENDLESS_BATCHES: u64 = 50_000;
 
 #[derive(Clone)]
 pub(super) struct Fake(pub(super) Arc<State>);
@@ -110,7 +112,8 @@ impl Updates for FakeUpdates {
         let conversation = ConversationId::from_bytes([4; 32]);
         let changes = match self.mode.as_str() {
             "endless" => {
-                self.home.0.pulled.fetch_add(1, Relaxed);
+                let pulled = self.home.0.pulled.fetch_add(1, Relaxed);
+                assert!(pulled < ENDLESS_BATCHES, "pulled without bound");
                 vec![Change::Left { conversation }; ENDLESS_CHANGES]
             }
             "one" if self.given == 0 => vec![Change::Gap { conversation }],
