@@ -21,14 +21,17 @@ pub const QUEUE_BYTES_MAX: usize = 32 << 20;
 /// Smallest and largest log file that may be configured; places hold 32-bit offsets.
 pub const FILE_BYTES_RANGE: std::ops::RangeInclusive<u64> = 4_096..=1 << 30;
 /// Index rows one batch may change before it is closed at the next record boundary.
-pub(crate) const BATCH_ROWS: usize = 4_096;
+pub(crate) const BATCH_ROWS: usize = 512;
 /// Index rows one batch may delete before it is closed at the next record boundary: sled needs
 /// gigabytes of memory for large batches of deletes.
 pub(crate) const BATCH_DELETES: usize = 100;
 /// Records of one replay batch.
-pub(crate) const REPLAY_RECORDS: usize = 1_024;
+pub(crate) const REPLAY_RECORDS: usize = 256;
 /// Bytes of one replay batch.
 pub(crate) const REPLAY_BYTES: usize = 1 << 20;
+/// Replayed records between two savepoints: they bound what the store has yet to write, and a
+/// crash during a long rebuild goes on from there.
+pub(crate) const REPLAY_SAVEPOINT: u64 = 16_384;
 /// Newest places compared with the log when the index is opened.
 pub(crate) const SELF_TEST_RECORDS: u64 = 1_024;
 /// Erasures decided and not done, above which the committer waits for them.

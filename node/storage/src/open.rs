@@ -22,11 +22,12 @@ use crate::{
     error::OpenError,
     files::real::DirLock,
     index::{Direction, StoreError, rows},
-    limits::{DAMAGES_MAX, FILE_BYTES_RANGE, REPLAY_BYTES, REPLAY_RECORDS},
+    limits::{DAMAGES_MAX, FILE_BYTES_RANGE, REPLAY_BYTES, REPLAY_RECORDS, REPLAY_SAVEPOINT},
     log::{
         file::FRAMES_AT,
         walk::{Step, Walk, WalkFile},
     },
+    maintenance,
     projection::Projection,
     record::RecordView,
     report::{Damage, DamageKind, OpenReport},
@@ -147,7 +148,7 @@ fn recover<P: Projection>(
     let (skip, from, first) = start(&shared, &files, mark).map_err(at)?;
     let mut walk = Walk::new(first);
     let mut current = mark;
-    let (mut replayed, mut waiting, mut bytes) = (0, 0, 0);
+    let (mut replayed, mut saved, mut waiting, mut bytes) = (0, 0, 0, 0);
     for (index, file) in files.iter().enumerate().skip(skip) {
         let from = if index == skip { from } else { FRAMES_AT };
         let walked = walk.file::<ApplyError>(file, from, &mut |step| {
@@ -172,6 +173,10 @@ fn recover<P: Projection>(
                 (waiting, bytes) = (0, 0);
                 applier.finish()?;
                 erase::pending(&applier.shared)?;
+                if replayed - saved >= REPLAY_SAVEPOINT {
+                    saved = replayed;
+                    maintenance::savepoint(&applier.shared, false)?;
+                }
             }
             Ok(())
         });
@@ -252,7 +257,7 @@ fn settle(shared: &Shared, survey: &Survey) -> Result<(), ApplyError> {
         for file in survey.replaced() {
             compact::adopt(shared, file)?;
         }
-        crate::maintenance::savepoint(shared, false)?;
+        maintenance::savepoint(shared, false)?;
         for path in &survey.stale {
             shared.config.files.0.remove(path)?;
         }

@@ -15,6 +15,9 @@ use std::{
 
 use super::{Batch, Direction, KeyRange, Row, Store, StoreError, is_empty_range};
 
+/// Rows whose garbage one step of the collector takes.
+const ROWS_PER_COLLECTION: usize = 16;
+
 pub(crate) struct SledStore {
     db: sled::Db,
     dir: PathBuf,
@@ -76,7 +79,9 @@ impl Store for SledStore {
                 }
             }
             self.db.apply_batch(changes)
-        })
+        })?;
+        collect_garbage(batch.len());
+        Ok(())
     }
 
     fn savepoint(&self) -> Result<(), StoreError> {
@@ -96,6 +101,18 @@ fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreError> {
         Ok(Err(sled::Error::Io(error))) => Err(StoreError::Io(Arc::new(error))),
         Ok(Err(error)) => Err(StoreError::Damaged(error.to_string().into())),
         Err(panic) => Err(StoreError::Damaged(crate::guard::reason(&*panic).into())),
+    }
+}
+
+/// Frees what a batch left behind.
+///
+/// sled replaces a whole node for every row, and leaves the old one to a collector that does a
+/// fixed small amount of work per *call*: a batch is one call, so with batches of thousands of
+/// rows garbage grows without end. Measured on a rebuild of 300,000 records of three rows: 2.3 GB
+/// without this.
+fn collect_garbage(rows: usize) {
+    for _ in 0..=rows / ROWS_PER_COLLECTION {
+        crossbeam_epoch::pin().flush();
     }
 }
 
