@@ -230,3 +230,58 @@ impl<S: Service<Request<B>>, B> Service<Request<B>> for Metered<S> {
         self.service.call(request)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::duplex, time::sleep};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_closed_connection_takes_what_still_comes_for_a_moment() {
+        let (near, mut far) = duplex(1_024);
+        let (metrics, room) = (Arc::new(Metrics::default()), Arc::new(Semaphore::new(1)));
+        let permit = Arc::clone(&room).try_acquire_owned().unwrap();
+        let mut held = Held {
+            open: Some((near, permit, Counted::connection(&metrics))),
+            ended: false,
+            meter: Arc::default(),
+            tasks: TaskTracker::new(),
+        };
+        held.write_all(b"why").await.unwrap();
+        drop(held);
+        far.write_all(&[0; 100_000]).await.unwrap();
+        let mut why = Vec::new();
+        far.read_to_end(&mut why).await.unwrap();
+        assert_eq!(why, b"why");
+        assert_eq!((metrics.connections(), room.available_permits()), (1, 0));
+        sleep(Duration::from_millis(CLOSE_LINGER_MS + 1)).await;
+        assert_eq!((metrics.connections(), room.available_permits()), (0, 1));
+        far.write_all(&[0; 10_000]).await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn a_stranger_reads_to_the_allowance_and_no_further() {
+        let (near, mut far) = duplex(1_024);
+        let room = Arc::new(Semaphore::new(1));
+        let meter = Arc::new(Meter::default());
+        meter.allow(10);
+        let metrics = Arc::new(Metrics::default());
+        let mut held = Held {
+            open: Some((
+                near,
+                room.try_acquire_owned().unwrap(),
+                Counted::connection(&metrics),
+            )),
+            ended: false,
+            meter: Arc::clone(&meter),
+            tasks: TaskTracker::new(),
+        };
+        far.write_all(&[0; 20]).await.unwrap();
+        held.read_exact(&mut [0; 10]).await.unwrap();
+        assert!(meter.is_used_up());
+        held.read_exact(&mut [0; 1]).await.unwrap_err();
+        meter.allow_all();
+        held.read_exact(&mut [0; 10]).await.unwrap();
+    }
+}
