@@ -348,6 +348,12 @@ impl IdentityLog {
         self.state.recovery
     }
 
+    /// The genesis' random bytes, from which the home derives its key for this user.
+    #[must_use]
+    pub const fn nonce(&self) -> &Nonce {
+        &self.genesis.nonce
+    }
+
     /// Devices that may sign now, by key.
     pub fn devices(&self) -> impl Iterator<Item = Device> {
         self.state.current().filter_map(|id| {

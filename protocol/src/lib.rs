@@ -7,6 +7,7 @@
 //! - [`event`], [`commit`], [`root`]: what travels between servers and is kept for ever.
 //! - [`name`], [`identity`], [`card`]: who users and servers are, and what they are called.
 //! - [`link`]: replication of one peer link.
+//! - [`conversation`]: history, authority and documents composed.
 //! - [`session`]: the protocol between a client and its home server.
 //! - [`history`]: the grow-only set of commits.
 //! - [`document`]: the merge of everything that can change.
@@ -16,6 +17,7 @@
 pub mod authority;
 pub mod card;
 pub mod commit;
+pub mod conversation;
 pub mod document;
 pub mod encoding;
 pub mod event;

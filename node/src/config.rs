@@ -1,0 +1,223 @@
+//! The configuration file `comity.toml`: only what was chosen. Source: `spec/07-storage.md` for the
+//! data directory, README for the rest.
+
+mod keys;
+
+pub use keys::{KeyError, ServerKeys};
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use comity_protocol::name::ServerName;
+use serde::{Deserialize, Serialize};
+
+/// Name of the file in a server's directory.
+pub const FILE: &str = "comity.toml";
+
+/// A home server's configuration.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The server's name: final, part of every address of its users.
+    pub name: ServerName,
+    /// Region, for people and for placing users.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// Where data lives; relative to the file.
+    #[serde(default = "default_data")]
+    pub data: PathBuf,
+    /// `org` unless said otherwise; `dev` allows plain HTTP on loopback.
+    #[serde(default)]
+    pub profile: Profile,
+    /// Where to listen.
+    #[serde(default)]
+    pub listen: Listen,
+    /// Certificate for HTTPS, WebSocket and QUIC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsFiles>,
+    /// Servers to link with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<Peer>,
+}
+
+/// Presets.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Profile {
+    /// An organisation's server.
+    #[default]
+    Org,
+    /// A developer's, on loopback.
+    Dev,
+}
+
+/// Addresses to listen on. Port 0 lets the system choose; `comity status` tells.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Listen {
+    /// HTTPS and WebSocket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub https: Option<SocketAddr>,
+    /// Plain HTTP and WebSocket: profile `dev` and loopback only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<SocketAddr>,
+    /// Clients over QUIC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quic: Option<SocketAddr>,
+    /// Other servers, over QUIC.
+    pub links: SocketAddr,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        let any = |port| SocketAddr::from(([0, 0, 0, 0], port));
+        Self {
+            https: Some(any(443)),
+            http: None,
+            quic: Some(any(443)),
+            links: any(4001),
+        }
+    }
+}
+
+/// Where the certificate is; relative to the configuration file.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFiles {
+    /// Chain, PEM.
+    pub certificate: PathBuf,
+    /// Private key, PEM.
+    pub key: PathBuf,
+}
+
+/// A server to link with.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// Its card, as `comity card` prints it there.
+    pub card: String,
+    /// Where to reach it instead of the addresses on its card, as multiaddrs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
+}
+
+fn default_data() -> PathBuf {
+    PathBuf::from("data")
+}
+
+/// Why a configuration cannot be used. Nothing was started or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}; `comity init` makes a new server", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is no configuration.
+    #[error("{}: {source}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        source: Box<toml::de::Error>,
+    },
+    /// The file asks for something unsafe.
+    #[error("{0}")]
+    Unsafe(&'static str),
+}
+
+impl Config {
+    /// Reads the configuration of the server in `dir` and makes its paths absolute.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`].
+    pub fn load(dir: &Path) -> Result<Self, ConfigError> {
+        let path = dir.join(FILE);
+        let text = fs::read_to_string(&path).map_err(|source| ConfigError::Read {
+            path: path.clone(),
+            source,
+        })?;
+        let mut config: Self = toml::from_str(&text).map_err(|source| ConfigError::Parse {
+            path,
+            source: Box::new(source),
+        })?;
+        config.check()?;
+        config.data = dir.join(&config.data);
+        if let Some(tls) = &mut config.tls {
+            tls.certificate = dir.join(&tls.certificate);
+            tls.key = dir.join(&tls.key);
+        }
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if let Some(http) = self.listen.http
+            && (self.profile != Profile::Dev || !http.ip().is_loopback())
+        {
+            return Err(ConfigError::Unsafe(
+                "listen.http: plain HTTP is for profile = \"dev\" on a loopback address; \
+                 use listen.https with a certificate",
+            ));
+        }
+        if (self.listen.https.is_some() || self.listen.quic.is_some()) && self.tls.is_none() {
+            return Err(ConfigError::Unsafe(
+                "tls: listen.https and listen.quic need [tls] certificate and key",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The file's text.
+    ///
+    /// # Errors
+    ///
+    /// If the value has no TOML form, which is a bug.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string_pretty(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(FILE), text).unwrap();
+        Config::load(dir.path())
+    }
+
+    #[test]
+    fn plain_http_is_refused_outside_loopback_and_outside_dev() {
+        let with = |profile: &str, http: &str| {
+            read(&format!(
+                "name = \"a.example\"\nprofile = \"{profile}\"\n[listen]\nhttp = \"{http}\"\nlinks = \"127.0.0.1:0\"\n"
+            ))
+        };
+        assert!(with("dev", "127.0.0.1:0").is_ok());
+        assert!(with("dev", "0.0.0.0:80").is_err());
+        assert!(with("org", "127.0.0.1:80").is_err());
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_that_names_it() {
+        let error = read("name = \"a.example\"\nnmae = 1\n").unwrap_err();
+        assert!(error.to_string().contains("nmae"), "{error}");
+    }
+
+    #[test]
+    fn https_without_a_certificate_is_refused() {
+        assert!(matches!(
+            read("name = \"a.example\"\n"),
+            Err(ConfigError::Unsafe(_))
+        ));
+    }
+}

@@ -1,0 +1,323 @@
+//! Conversation engines: conversations spread over shards, one thread each. A shard drives the
+//! state machines, makes what they take durable, and answers once it is.
+
+mod bundles;
+mod live;
+mod load;
+mod open;
+mod shard;
+
+pub(crate) use shard::conversation_of;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use comity_protocol::{
+    card::CardChain,
+    event::{SealedContent, SignedEvent},
+    ids::{ConversationId, EventId, PublicKey, ServerId, UserId},
+    link::{Bundle, Offer, Range, Verdict},
+    root::Genesis,
+    session::{Accepted, Code, Grantee, WireError},
+    signing::SecretKey,
+    time::Timestamp,
+};
+use comity_storage::{Storage, SubmitError};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    hub::Hub, identities::Identities, records::MemberChange, replication::Replication, rows::Rows,
+};
+
+/// Commands waiting for one shard; beyond it senders are told to come again.
+const SHARD_QUEUE: u64 = 8_192;
+
+/// Where an answer goes.
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, WireError>>;
+
+/// What became of a peer's item.
+#[derive(Clone, Debug)]
+pub(crate) struct Judged {
+    pub(crate) verdict: Verdict,
+    /// Commits that it waits for.
+    pub(crate) missing: Vec<Range>,
+    /// Users whose identity logs it waits for.
+    pub(crate) users: Vec<UserId>,
+}
+
+/// Told of a verdict, and told again if the first one was `Waiting`.
+pub(crate) type OnJudged = Arc<dyn Fn(Judged) + Send + Sync>;
+
+/// Items with the users whose identity logs their receiver needs.
+pub(crate) type Served = Vec<(Bundle, Vec<UserId>)>;
+
+/// What a shard is asked.
+pub(crate) enum Command {
+    /// An event of a local user, checked but for authority.
+    Send {
+        event: SignedEvent,
+        content: Option<SealedContent>,
+        reply: Reply<Accepted>,
+    },
+    /// A new group, or one that a peer offers.
+    Group { genesis: Genesis, reply: Reply<()> },
+    /// A direct conversation and the homes of the two.
+    Direct {
+        members: [MemberChange; 2],
+        reply: Reply<()>,
+    },
+    /// An item of a peer.
+    Judge { bundle: Bundle, answer: OnJudged },
+    /// The own chain from a seq on.
+    ReadOwn {
+        conversation: ConversationId,
+        from: u64,
+        max_bytes: usize,
+        answer: Box<dyn FnOnce(Served) + Send>,
+    },
+    /// A range that a peer wants; the second part of the answer is where to go on.
+    Serve {
+        peer: ServerId,
+        range: Range,
+        max_bytes: u64,
+        answer: Box<dyn FnOnce(Served, Option<u64>) + Send>,
+    },
+    /// A peer stored the own chain up to here.
+    Acked {
+        conversation: ConversationId,
+        peer: ServerId,
+        seq: Option<u64>,
+    },
+    /// What an act about a user has to name.
+    Grantee {
+        conversation: ConversationId,
+        asker: UserId,
+        user: Option<UserId>,
+        home: Option<ServerId>,
+        reply: Reply<Grantee>,
+    },
+    /// How far an event got: stored by, of, waited for.
+    Delivery {
+        conversation: ConversationId,
+        event: EventId,
+        reply: Reply<(u32, u32, Vec<ServerId>)>,
+    },
+    /// An identity log came: items may have waited for it.
+    IdentityLearnt,
+    /// A submission is durable, or failed.
+    Durable(Box<Done>),
+    /// Time passed.
+    Tick,
+    /// Answers when nothing is on its way any more.
+    Drain(oneshot::Sender<()>),
+}
+
+/// The end of a submission.
+pub(crate) struct Done {
+    pub(crate) conversation: ConversationId,
+    pub(crate) work: open::Work,
+    pub(crate) result: Result<u64, SubmitError>,
+}
+
+/// What every shard shares.
+pub(crate) struct Shared {
+    pub(crate) me: ServerId,
+    pub(crate) epoch: u64,
+    pub(crate) key: SecretKey,
+    pub(crate) cards: Vec<CardChain>,
+    pub(crate) storage: Storage,
+    pub(crate) rows: Rows,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) identities: Identities,
+    pub(crate) replication: Replication,
+    pub(crate) accepted: AtomicU64,
+    pub(crate) taken: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) stopping: AtomicBool,
+}
+
+impl Shared {
+    /// The key of an origin's epoch, from its card.
+    pub(crate) fn key_of(&self, origin: &ServerId, epoch: u64) -> Option<PublicKey> {
+        self.cards
+            .iter()
+            .find(|chain| chain.server() == *origin)?
+            .key_for_epoch(epoch)
+    }
+}
+
+/// The clock of this machine.
+pub(crate) fn now() -> Timestamp {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// How a submission that failed reads to a client.
+pub(crate) fn submit_error(error: &SubmitError) -> WireError {
+    let code = match error {
+        SubmitError::Full => Code::DiskFull,
+        SubmitError::ReadOnly(_) => Code::ReadOnly,
+        SubmitError::TooLarge { .. } => Code::TooLarge,
+        SubmitError::QueueFull => Code::Busy,
+        SubmitError::Closed => Code::Stopping,
+        _ => Code::Internal,
+    };
+    WireError::new(code, error.to_string())
+}
+
+#[derive(Clone)]
+struct Shard {
+    commands: mpsc::UnboundedSender<Command>,
+    /// Commands from outside that were not taken up yet. What shards send themselves is bounded
+    /// by what is on its way to the disk.
+    waiting: Arc<AtomicU64>,
+}
+
+/// All shards.
+#[derive(Clone)]
+pub(crate) struct Engine {
+    shards: Arc<Vec<Shard>>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine")
+            .field("shards", &self.shards.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Starts a thread for each shard. They end when every handle is dropped.
+    pub(crate) fn start(
+        shards: usize,
+        shared: Arc<Shared>,
+    ) -> std::io::Result<(Self, Vec<JoinHandle<()>>)> {
+        let (mut handles, mut threads) = (Vec::new(), Vec::new());
+        for index in 0..shards.max(1) {
+            let (commands, inbox) = mpsc::unbounded_channel();
+            let waiting = Arc::new(AtomicU64::new(0));
+            let shard = shard::ShardState::new(
+                Arc::clone(&shared),
+                commands.downgrade(),
+                Arc::clone(&waiting),
+            );
+            let thread = std::thread::Builder::new()
+                .name(format!("shard-{index}"))
+                .spawn(move || shard.run(inbox))?;
+            threads.push(thread);
+            handles.push(Shard { commands, waiting });
+        }
+        Ok((
+            Self {
+                shards: Arc::new(handles),
+                shared,
+            },
+            threads,
+        ))
+    }
+
+    fn shard(&self, conversation: &ConversationId) -> &Shard {
+        // Ids are hashes: any of their bytes spread evenly.
+        let byte = usize::from(conversation.as_bytes()[0]);
+        &self.shards[byte % self.shards.len()]
+    }
+
+    /// Hands a command to the conversation's shard, in order.
+    ///
+    /// # Errors
+    ///
+    /// `busy` if too much waits there already, `stopping` at the end; nothing was handed over.
+    pub(crate) fn command(
+        &self,
+        conversation: &ConversationId,
+        command: Command,
+    ) -> Result<(), WireError> {
+        if self.shared.stopping.load(Ordering::Acquire) {
+            return Err(WireError::new(Code::Stopping, "the server is stopping"));
+        }
+        let shard = self.shard(conversation);
+        if shard.waiting.fetch_add(1, Ordering::AcqRel) >= SHARD_QUEUE {
+            shard.waiting.fetch_sub(1, Ordering::AcqRel);
+            let mut busy = WireError::new(Code::Busy, "too many requests wait; try again");
+            busy.retry_after_ms = Some(200);
+            return Err(busy);
+        }
+        let stopped = |_| WireError::new(Code::Stopping, "the server is stopping");
+        shard.commands.send(command).map_err(stopped)
+    }
+
+    /// Hands a command that comes from the links: those have windows of their own.
+    pub(crate) fn from_link(&self, conversation: &ConversationId, command: Command) {
+        let shard = self.shard(conversation);
+        shard.waiting.fetch_add(1, Ordering::AcqRel);
+        let _ = shard.commands.send(command);
+    }
+
+    /// Asks and waits for the answer.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::command`], or what the shard says.
+    pub(crate) async fn ask<T>(
+        &self,
+        conversation: &ConversationId,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, WireError> {
+        let (reply, answer) = oneshot::channel();
+        self.command(conversation, command(reply))?;
+        answer
+            .await
+            .unwrap_or_else(|_| Err(WireError::new(Code::Stopping, "the server is stopping")))
+    }
+
+    /// Tells every shard.
+    pub(crate) fn everywhere(&self, mut command: impl FnMut() -> Command) {
+        for shard in self.shards.iter() {
+            shard.waiting.fetch_add(1, Ordering::AcqRel);
+            let _ = shard.commands.send(command());
+        }
+    }
+
+    /// Refuses new commands and waits until all that was accepted is durable and answered.
+    pub(crate) async fn drain(&self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        for shard in self.shards.iter() {
+            let (done, drained) = oneshot::channel();
+            shard.waiting.fetch_add(1, Ordering::AcqRel);
+            if shard.commands.send(Command::Drain(done)).is_ok() {
+                let _ = drained.await;
+            }
+        }
+    }
+}
+
+/// An offer checked as far as it can be without identity logs.
+pub(crate) enum CheckedOffer {
+    Group(Box<Genesis>),
+    Direct(UserId, UserId),
+}
+
+/// Checks that an offer makes this conversation.
+pub(crate) fn check_offer(conversation: &ConversationId, offer: Offer) -> Option<CheckedOffer> {
+    match offer {
+        Offer::Group(raw) => {
+            let genesis = Genesis::verify(raw).ok()?;
+            (genesis.conversation() == *conversation)
+                .then(|| CheckedOffer::Group(Box::new(genesis)))
+        }
+        Offer::Direct(a, b) => {
+            let id = comity_protocol::root::direct_conversation(&a, &b);
+            (id == *conversation).then_some(CheckedOffer::Direct(a, b))
+        }
+    }
+}

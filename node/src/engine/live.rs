@@ -1,0 +1,194 @@
+//! From a commit that was taken to its record, to what sessions are told, and to what peers get.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use comity_protocol::{
+    conversation::{Slot as Content, Taken},
+    ids::{Blob, ConversationId, ServerId, UserId},
+    link::{Bundle, ContentSlot},
+    role::Role,
+    session::{Change, ContentState, Item, Place},
+};
+use comity_storage::Record;
+
+use crate::{
+    hub::Live,
+    records::{CommitRecord, EventEntry, Marks, MemberChange, Slot, kind, record},
+    rows::LogKind,
+};
+
+/// What the sessions of local users are told once the record is durable.
+pub(crate) struct Announcement {
+    pub(crate) common: Arc<Vec<Live>>,
+    pub(crate) own: BTreeMap<UserId, Vec<Live>>,
+    pub(crate) users: Arc<Vec<UserId>>,
+}
+
+fn place(taken: &Taken, index: u16) -> Place {
+    Place {
+        hlc: taken.commit.commit().hlc,
+        commit: taken.commit.id(),
+        index,
+    }
+}
+
+/// The record of a commit.
+pub(super) fn to_record(
+    conversation: ConversationId,
+    taken: &Taken,
+    tips: Vec<comity_protocol::event::Tip>,
+) -> Record {
+    let mut contents = Vec::new();
+    let mut entry = |event: &comity_protocol::conversation::TakenEvent| EventEntry {
+        raw: event.event.to_raw(),
+        slot: match &event.slot {
+            Content::None => Slot::None,
+            Content::Gone => Slot::Gone,
+            Content::Withheld => Slot::Withheld,
+            Content::Held(content) => {
+                contents.push(content.bytes().to_vec());
+                Slot::Held(u16::try_from(contents.len() - 1).unwrap_or(u16::MAX))
+            }
+        },
+        shown: event.shown,
+        void: event.void.map(str::to_owned),
+    };
+    let events = taken.events.iter().map(&mut entry).collect();
+    let marks = taken.touched.iter().map(|(target, state)| {
+        let marks = Marks {
+            edit: state.edit.map(|edit| edit.event),
+            deleted: state.deleted_by,
+            reactions: state.reactions.clone(),
+        };
+        (*target, marks)
+    });
+    let member = |role: &comity_protocol::conversation::RoleChange| MemberChange {
+        user: role.user,
+        role: role.role,
+        home: role.home,
+    };
+    let body = CommitRecord {
+        conversation,
+        commit: taken.commit.to_raw(),
+        events,
+        late: taken.late,
+        at: super::now(),
+        marks: marks.collect(),
+        void: taken
+            .voided
+            .iter()
+            .map(|(event, code)| (*event, (*code).to_owned()))
+            .collect(),
+        stand: taken.stands_again.clone(),
+        erase: taken.erase.clone(),
+        members: taken.roles.iter().map(member).collect(),
+        tips,
+        state: taken.state.clone(),
+    };
+    record(kind::COMMIT, &body, contents)
+}
+
+/// What sessions are told.
+pub(super) fn announcement(
+    conversation: ConversationId,
+    me: &ServerId,
+    taken: &Taken,
+    users: Arc<Vec<UserId>>,
+) -> Announcement {
+    let origin = taken.commit.commit().origin;
+    let mut common = Vec::new();
+    for (index, event) in (0u16..).zip(&taken.events) {
+        if !event.shown || event.void.is_some() {
+            continue;
+        }
+        let content = match &event.slot {
+            Content::None => ContentState::None,
+            Content::Held(content) => ContentState::Held(Blob(content.bytes().to_vec())),
+            Content::Gone => ContentState::Gone,
+            Content::Withheld => ContentState::Missing,
+        };
+        let item = Item {
+            place: place(taken, index),
+            origin,
+            event: event.event.to_raw(),
+            content,
+            edited: None,
+            deleted: None,
+            reactions: Vec::new(),
+            late: taken.late,
+        };
+        common.push(Live::Ready(Change::Appeared {
+            conversation,
+            item: Box::new(item),
+        }));
+    }
+    for (target, _) in &taken.touched {
+        common.push(Live::Line(conversation, LogKind::Changed, *target, None));
+    }
+    for (event, code) in &taken.voided {
+        let reason = (*code).to_owned();
+        common.push(Live::Ready(Change::Vanished {
+            conversation,
+            event: *event,
+            reason,
+        }));
+    }
+    for event in &taken.stands_again {
+        common.push(Live::Line(conversation, LogKind::Appeared, *event, None));
+    }
+    if taken
+        .state
+        .iter()
+        .any(|(field, _)| !field.starts_with("name|"))
+    {
+        common.push(Live::Summary(conversation));
+    }
+    let mut own: BTreeMap<UserId, Vec<Live>> = BTreeMap::new();
+    for change in taken.roles.iter().filter(|change| change.home == *me) {
+        own.entry(change.user)
+            .or_default()
+            .push(if change.role == Role::None {
+                Live::Ready(Change::Left { conversation })
+            } else {
+                Live::Summary(conversation)
+            });
+    }
+    Announcement {
+        common: Arc::new(common),
+        own,
+        users,
+    }
+}
+
+/// The bundle that peers get.
+pub(super) fn to_bundle(taken: &Taken) -> (Bundle, Vec<UserId>) {
+    let mut authors = Vec::new();
+    let mut contents = Vec::new();
+    for event in &taken.events {
+        let author = event.event.event().author;
+        if !authors.contains(&author) {
+            authors.push(author);
+        }
+        match &event.slot {
+            Content::None => {}
+            Content::Held(content) => {
+                contents.push(ContentSlot::Held(Blob(content.bytes().to_vec())));
+            }
+            Content::Gone => contents.push(ContentSlot::Gone),
+            Content::Withheld => contents.push(ContentSlot::Withheld),
+        }
+    }
+    let events = taken
+        .events
+        .iter()
+        .map(|event| event.event.to_raw())
+        .collect();
+    (
+        Bundle {
+            commit: taken.commit.to_raw(),
+            events,
+            contents,
+        },
+        authors,
+    )
+}

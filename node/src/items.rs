@@ -1,0 +1,230 @@
+//! What clients read, put together from rows and records.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use comity_protocol::{
+    commit::UnverifiedCommit,
+    event::{RawEvent, SealedContent},
+    ids::{Blob, ConversationId, EventId, ServerId, UserId},
+    link::Offer,
+    role::Role,
+    session::{Change, ContentState, Edited, Item, Place, Reaction, Summary},
+};
+use comity_storage::{ContentAt, ContentError, Direction, ReadError, StoredRecord};
+
+use crate::{
+    records::{self, CommitRecord, Slot},
+    rows::{LineRow, LogKind, LogRow, Rows},
+};
+
+/// Users named for one reaction; the count has them all.
+const REACTION_USERS_MAX: usize = 64;
+/// Records kept while one page or batch is put together.
+const CACHED_RECORDS: usize = 16;
+
+struct Held {
+    record: CommitRecord,
+    origin: ServerId,
+    contents: Vec<Option<Vec<u8>>>,
+}
+
+/// Puts items together. Lives for one page or batch: neighbours are often in one commit.
+pub(crate) struct Items<'a> {
+    rows: &'a Rows,
+    cache: BTreeMap<u64, Arc<Held>>,
+}
+
+impl<'a> Items<'a> {
+    pub(crate) fn new(rows: &'a Rows) -> Self {
+        Self {
+            rows,
+            cache: BTreeMap::new(),
+        }
+    }
+
+    fn held(&mut self, number: u64) -> Option<Arc<Held>> {
+        if let Some(held) = self.cache.get(&number) {
+            return Some(Arc::clone(held));
+        }
+        let stored: StoredRecord = match self.rows.0.record(number) {
+            Ok(stored) => stored?,
+            Err(error) => {
+                tracing::error!(number, %error, "a record could not be read");
+                return None;
+            }
+        };
+        let record: CommitRecord = records::read(number, &stored.body).ok()?;
+        let origin = UnverifiedCommit::decode(record.commit.clone())
+            .ok()?
+            .commit()
+            .origin;
+        let held = Arc::new(Held {
+            record,
+            origin,
+            contents: stored.contents,
+        });
+        if self.cache.len() >= CACHED_RECORDS {
+            self.cache.pop_first();
+        }
+        self.cache.insert(number, Arc::clone(&held));
+        Some(held)
+    }
+
+    fn event(
+        &mut self,
+        number: u64,
+        index: u16,
+        slot: Slot,
+    ) -> Option<(RawEvent, ContentState, ServerId)> {
+        let held = self.held(number)?;
+        let entry = held.record.events.get(usize::from(index))?;
+        let content = match slot {
+            Slot::None => ContentState::None,
+            Slot::Gone => ContentState::Gone,
+            Slot::Withheld => ContentState::Missing,
+            Slot::Held(at) => match held.contents.get(usize::from(at)) {
+                Some(Some(bytes)) => ContentState::Held(Blob(bytes.clone())),
+                _ => self.lost_content(number, at),
+            },
+        };
+        Some((entry.raw.clone(), content, held.origin))
+    }
+
+    /// Erased since the row was read, or damaged, which is reported and asked of peers.
+    fn lost_content(&self, record: u64, index: u16) -> ContentState {
+        match self.rows.0.content(ContentAt { record, index }) {
+            Ok(bytes) => ContentState::Held(Blob(bytes)),
+            Err(ContentError::Gone) => ContentState::Gone,
+            Err(error) => {
+                tracing::error!(record, index, %error, "a content could not be read");
+                ContentState::Missing
+            }
+        }
+    }
+
+    /// The item of a line. `None` if its record cannot be read, which was logged.
+    pub(crate) fn item(&mut self, place: Place, line: &LineRow) -> Result<Option<Item>, ReadError> {
+        let Some((event, content, origin)) = self.event(line.record, place.index, line.slot) else {
+            return Ok(None);
+        };
+        let edited = match line.marks.edit {
+            Some(edit) if line.marks.deleted.is_none() => self.edited(&edit)?,
+            _ => None,
+        };
+        let reaction = |(emoji, users): &(String, Vec<UserId>)| Reaction {
+            emoji: emoji.clone(),
+            users: users.iter().take(REACTION_USERS_MAX).copied().collect(),
+            count: users.len() as u64,
+        };
+        Ok(Some(Item {
+            place,
+            origin,
+            event,
+            content: if line.marks.deleted.is_some() {
+                ContentState::Gone
+            } else {
+                content
+            },
+            edited,
+            deleted: line.marks.deleted,
+            reactions: line.marks.reactions.iter().map(reaction).collect(),
+            late: line.late,
+        }))
+    }
+
+    fn edited(&mut self, edit: &EventId) -> Result<Option<Edited>, ReadError> {
+        let Some(row) = self.rows.event(edit)? else {
+            return Ok(None);
+        };
+        let found = self.event(row.record, row.place.index, row.slot);
+        Ok(found.map(|(event, content, _)| Edited { event, content }))
+    }
+
+    /// The item of a line at a place, if it is shown there now.
+    pub(crate) fn item_at(
+        &mut self,
+        conversation: &ConversationId,
+        place: Place,
+    ) -> Result<Option<Item>, ReadError> {
+        match self.rows.line(conversation, &place)? {
+            Some(line) => self.item(place, &line),
+            None => Ok(None),
+        }
+    }
+
+    /// The change that an entry of the change log tells of, as things stand now.
+    pub(crate) fn change(
+        &mut self,
+        conversation: ConversationId,
+        entry: &LogRow,
+    ) -> Result<Option<Change>, ReadError> {
+        if entry.kind == LogKind::Vanished {
+            let row = self.rows.event(&entry.event)?;
+            let reason = row.and_then(|row| row.void).unwrap_or_default();
+            return Ok(Some(Change::Vanished {
+                conversation,
+                event: entry.event,
+                reason,
+            }));
+        }
+        let item = self.item_at(&conversation, entry.place)?.map(Box::new);
+        Ok(item.map(|item| match entry.kind {
+            LogKind::Appeared => Change::Appeared { conversation, item },
+            _ => Change::Changed { conversation, item },
+        }))
+    }
+
+    /// The text of a state field's value.
+    pub(crate) fn state_text(&mut self, event: &EventId) -> Result<Option<String>, ReadError> {
+        let Some(row) = self.rows.event(event)? else {
+            return Ok(None);
+        };
+        let content = self.event(row.record, row.place.index, row.slot);
+        let Some((_, ContentState::Held(bytes), _)) = content else {
+            return Ok(None);
+        };
+        Ok(SealedContent::open(bytes.0)
+            .ok()
+            .map(|sealed| sealed.content().text.clone()))
+    }
+
+    /// A conversation as a local user's list shows it; `None` if he is no member.
+    pub(crate) fn summary(
+        &mut self,
+        conversation: &ConversationId,
+        user: &UserId,
+    ) -> Result<Option<Summary>, ReadError> {
+        let Some(member) = self.rows.member(conversation, user)? else {
+            return Ok(None);
+        };
+        let Some(row) = self.rows.conversation(conversation)? else {
+            return Ok(None);
+        };
+        let mut text = |name: &str| match row.state.iter().find(|(field, _)| field == name) {
+            Some((_, event)) => self.state_text(event),
+            None => Ok(None),
+        };
+        let (title, topic) = (text("title")?, text("topic")?);
+        let newest = self.rows.lines(conversation, None, Direction::Reverse, 1)?;
+        let newest = newest.first().map(|(place, _)| *place);
+        Ok(Some(Summary {
+            conversation: *conversation,
+            direct: matches!(row.offer, Offer::Direct(..)),
+            title,
+            topic,
+            role: member.role.max(Role::Guest),
+            members: row.members,
+            servers: self.servers(conversation)?,
+            newest,
+            changed_at: newest.map_or(row.at, |place| place.hlc.timestamp()),
+        }))
+    }
+
+    fn servers(&self, conversation: &ConversationId) -> Result<Vec<ServerId>, ReadError> {
+        let members = self.rows.members(conversation, None, 10_000)?;
+        let mut servers: Vec<_> = members.iter().map(|(_, row)| row.home).collect();
+        servers.sort_unstable();
+        servers.dedup();
+        Ok(servers)
+    }
+}

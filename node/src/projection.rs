@@ -1,0 +1,364 @@
+//! Rows as a function of the log. Nothing here decides anything: what an event means was written
+//! into its record.
+
+use comity_protocol::{
+    commit::UnverifiedCommit,
+    event::SignedEvent,
+    ids::{ConversationId, EventId, ServerId},
+    role::Role,
+    session::Place,
+};
+use comity_storage::{ContentAt, Projection, RecordView, Tx};
+
+use crate::{
+    records::{
+        self, AccountRecord, CommitRecord, ConversationRecord, EventEntry, IdentityRecord, Marks,
+        MemberChange, OutboxRecord, Slot, TokenRecord, UnreadableRecord, kind,
+    },
+    rows::{
+        ConversationRow, EventRow, LineRow, LogKind, LogRow, MemberRow, UserRow, key, parse, value,
+    },
+};
+
+/// The projection of a home server.
+#[derive(Debug)]
+pub(crate) struct HomeProjection {
+    /// Users bound to this home have rows of their own.
+    pub(crate) me: ServerId,
+}
+
+impl Projection for HomeProjection {
+    const FORMAT: u32 = 1;
+
+    fn apply(&mut self, number: u64, record: RecordView<'_>, tx: &mut Tx<'_>) {
+        let applied = match record.kind {
+            kind::CONVERSATION => self.conversation(number, record.body, tx),
+            kind::COMMIT => self.commit(number, record.body, tx),
+            kind::IDENTITY => records::read(number, record.body).map(|identity: IdentityRecord| {
+                tx.put(&key::identity(&identity.user), &value(&identity.entries));
+            }),
+            kind::ACCOUNT => records::read(number, record.body).map(|a| account(&a, tx)),
+            kind::TOKEN => records::read(number, record.body).map(|token: TokenRecord| {
+                tx.put(&key::token(&token.hash.0), &value(&token));
+            }),
+            kind::OUTBOX => records::read(number, record.body).map(|outbox: OutboxRecord| {
+                for (conversation, seq) in &outbox.acked {
+                    tx.put(&key::outbox(&outbox.peer, conversation), &value(seq));
+                }
+            }),
+            other => {
+                tracing::error!(
+                    number,
+                    kind = other,
+                    "a record of an unknown kind was left out"
+                );
+                Ok(())
+            }
+        };
+        if let Err(error) = applied {
+            tracing::error!(%error, "a record was left out of the index");
+        }
+    }
+}
+
+fn account(account: &AccountRecord, tx: &mut Tx<'_>) {
+    let before: Option<String> = tx
+        .get(&key::account_of(&account.user))
+        .and_then(|bytes| parse(&bytes));
+    if let Some(before) = before.filter(|handle| *handle != account.handle) {
+        tx.delete(&key::account(&before));
+    }
+    tx.put(&key::account(&account.handle), &value(account));
+    tx.put(&key::account_of(&account.user), &value(&account.handle));
+}
+
+impl HomeProjection {
+    fn conversation(
+        &self,
+        number: u64,
+        body: &[u8],
+        tx: &mut Tx<'_>,
+    ) -> Result<(), UnreadableRecord> {
+        let record: ConversationRecord = records::read(number, body)?;
+        let row = ConversationRow {
+            offer: record.offer,
+            record: number,
+            at: record.at,
+            members: 0,
+            state: Vec::new(),
+        };
+        tx.put(&key::conversation(&record.conversation), &value(&row));
+        self.members(number, &record.conversation, &record.members, tx);
+        Ok(())
+    }
+
+    fn members(
+        &self,
+        number: u64,
+        conversation: &ConversationId,
+        changes: &[MemberChange],
+        tx: &mut Tx<'_>,
+    ) {
+        if changes.is_empty() {
+            return;
+        }
+        let mut count = 0i64;
+        for change in changes {
+            let member = key::member(conversation, &change.user);
+            let before: Option<MemberRow> = tx.get(&member).and_then(|bytes| parse(&bytes));
+            let name = before.and_then(|row| row.name);
+            match (before.is_some(), change.role != Role::None) {
+                (false, true) => count += 1,
+                (true, false) => count -= 1,
+                _ => {}
+            }
+            if change.role == Role::None {
+                tx.delete(&member);
+            } else {
+                let row = MemberRow {
+                    role: change.role,
+                    home: change.home,
+                    name,
+                };
+                tx.put(&member, &value(&row));
+            }
+            if change.home == self.me {
+                let user = key::user_conversation(&change.user, conversation);
+                let before: Option<UserRow> = tx.get(&user).and_then(|bytes| parse(&bytes));
+                let went_on = before.filter(|row| row.role != Role::None);
+                let joined = went_on.map_or(number, |row| row.joined);
+                tx.put(
+                    &user,
+                    &value(&UserRow {
+                        role: change.role,
+                        since: number,
+                        joined,
+                    }),
+                );
+            }
+        }
+        let of = key::conversation(conversation);
+        if let Some(mut row) = tx
+            .get(&of)
+            .and_then(|bytes| parse::<ConversationRow>(&bytes))
+        {
+            row.members = row.members.saturating_add_signed(count);
+            tx.put(&of, &value(&row));
+        }
+    }
+
+    fn commit(&self, number: u64, body: &[u8], tx: &mut Tx<'_>) -> Result<(), UnreadableRecord> {
+        let record: CommitRecord = records::read(number, body)?;
+        let conversation = record.conversation;
+        let Ok(commit) = UnverifiedCommit::decode(record.commit.clone()) else {
+            tracing::error!(
+                number,
+                "a commit that cannot be read was left out of the index"
+            );
+            return Ok(());
+        };
+        tx.put(&key::commit(&conversation, &commit.id()), &value(&number));
+        tx.put(
+            &key::tips(&conversation, &commit.commit().origin),
+            &value(&record.tips),
+        );
+        let mut log = ChangeLog {
+            conversation,
+            number,
+            next: 0,
+        };
+        for (index, entry) in (0u16..).zip(&record.events) {
+            let place = Place {
+                hlc: commit.commit().hlc,
+                commit: commit.id(),
+                index,
+            };
+            event(&mut log, place, entry, record.late, tx);
+        }
+        for (target, marks) in &record.marks {
+            log.mark(target, Some(marks), tx);
+        }
+        for (event, reason) in &record.void {
+            log.void(event, reason, tx);
+        }
+        for event in &record.stand {
+            log.stand(event, tx);
+        }
+        for event in &record.erase {
+            erase(event, tx);
+        }
+        self.members(number, &conversation, &record.members, tx);
+        state(&conversation, &record.state, tx);
+        Ok(())
+    }
+}
+
+fn event_row(id: &EventId, tx: &mut Tx<'_>) -> Option<EventRow> {
+    parse(&tx.get(&key::event(id))?)
+}
+
+fn event(log: &mut ChangeLog, place: Place, entry: &EventEntry, late: bool, tx: &mut Tx<'_>) {
+    let Ok(signed) = SignedEvent::from_trusted(entry.raw.clone()) else {
+        return tracing::error!(
+            number = log.number,
+            "an event that cannot be read was left out"
+        );
+    };
+    let id = signed.id();
+    // An event counts once, at its first place; a later appearance is void and leaves no row.
+    let first = event_row(&id, tx).is_none_or(|row| row.void.is_some() && entry.void.is_none());
+    if !first {
+        return;
+    }
+    let row = EventRow {
+        conversation: log.conversation,
+        place,
+        record: log.number,
+        slot: entry.slot,
+        shown: entry.shown,
+        void: entry.void.clone(),
+    };
+    tx.put(&key::event(&id), &value(&row));
+    tx.put(
+        &key::nonce(&signed.event().device, &signed.event().nonce),
+        &value(&id),
+    );
+    if entry.shown && entry.void.is_none() {
+        let line = LineRow {
+            event: id,
+            record: log.number,
+            slot: entry.slot,
+            late,
+            marks: Marks::default(),
+            logged: (0, 0),
+        };
+        log.write(LogKind::Appeared, place, line, tx);
+    }
+}
+
+fn erase(event: &EventId, tx: &mut Tx<'_>) {
+    let Some(mut row) = event_row(event, tx) else {
+        return;
+    };
+    if let Slot::Held(index) = row.slot {
+        tx.erase(ContentAt {
+            record: row.record,
+            index,
+        });
+        row.slot = Slot::Gone;
+        tx.put(&key::event(event), &value(&row));
+        let line = key::line(&row.conversation, &row.place);
+        if let Some(mut shown) = tx.get(&line).and_then(|bytes| parse::<LineRow>(&bytes)) {
+            shown.slot = Slot::Gone;
+            tx.put(&line, &value(&shown));
+        }
+    }
+}
+
+fn state(conversation: &ConversationId, fields: &[(String, Option<EventId>)], tx: &mut Tx<'_>) {
+    if fields.is_empty() {
+        return;
+    }
+    let of = key::conversation(conversation);
+    let Some(mut row) = tx
+        .get(&of)
+        .and_then(|bytes| parse::<ConversationRow>(&bytes))
+    else {
+        return;
+    };
+    for (field, event) in fields {
+        if let Some(user) = field.strip_prefix("name|") {
+            let Ok(user) = user.parse() else { continue };
+            let member = key::member(conversation, &user);
+            if let Some(mut row) = tx.get(&member).and_then(|bytes| parse::<MemberRow>(&bytes)) {
+                row.name = *event;
+                tx.put(&member, &value(&row));
+            }
+            continue;
+        }
+        row.state.retain(|(name, _)| name != field);
+        row.state.extend(event.map(|event| (field.clone(), event)));
+    }
+    tx.put(&of, &value(&row));
+}
+
+/// Appends to a conversation's change log, keeping the latest entry an event.
+struct ChangeLog {
+    conversation: ConversationId,
+    number: u64,
+    next: u16,
+}
+
+impl ChangeLog {
+    fn write(&mut self, kind: LogKind, place: Place, mut line: LineRow, tx: &mut Tx<'_>) {
+        self.append(kind, place, line.event, line.logged, tx);
+        line.logged = (self.number, self.next - 1);
+        tx.put(&key::line(&self.conversation, &place), &value(&line));
+    }
+
+    fn append(
+        &mut self,
+        kind: LogKind,
+        place: Place,
+        event: EventId,
+        before: (u64, u16),
+        tx: &mut Tx<'_>,
+    ) {
+        if before != (0, 0) {
+            tx.delete(&key::log(&self.conversation, before.0, before.1));
+        }
+        let row = LogRow { kind, event, place };
+        tx.put(
+            &key::log(&self.conversation, self.number, self.next),
+            &value(&row),
+        );
+        self.next = self.next.saturating_add(1);
+    }
+
+    fn line(&self, event: &EventId, tx: &mut Tx<'_>) -> Option<(Place, LineRow)> {
+        let row = event_row(event, tx)?;
+        let line = parse(&tx.get(&key::line(&self.conversation, &row.place))?)?;
+        Some((row.place, line))
+    }
+
+    fn mark(&mut self, target: &EventId, marks: Option<&Marks>, tx: &mut Tx<'_>) {
+        let Some((place, mut line)) = self.line(target, tx) else {
+            return;
+        };
+        if let Some(marks) = marks {
+            line.marks = marks.clone();
+        }
+        self.write(LogKind::Changed, place, line, tx);
+    }
+
+    fn void(&mut self, event: &EventId, reason: &str, tx: &mut Tx<'_>) {
+        let Some(mut row) = event_row(event, tx) else {
+            return;
+        };
+        row.void = Some(reason.to_owned());
+        tx.put(&key::event(event), &value(&row));
+        if let Some((place, line)) = self.line(event, tx) {
+            self.append(LogKind::Vanished, place, *event, line.logged, tx);
+            tx.delete(&key::line(&self.conversation, &place));
+        }
+    }
+
+    fn stand(&mut self, event: &EventId, tx: &mut Tx<'_>) {
+        let Some(mut row) = event_row(event, tx) else {
+            return;
+        };
+        row.void = None;
+        tx.put(&key::event(event), &value(&row));
+        if row.shown {
+            let line = LineRow {
+                event: *event,
+                record: row.record,
+                slot: row.slot,
+                late: true,
+                marks: Marks::default(),
+                logged: (0, 0),
+            };
+            self.write(LogKind::Appeared, row.place, line, tx);
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! What the home server writes into its log: one record a change of state, each with all that its
+//! rows are made of. Source: `spec/07-storage.md`, part "Records of a home server".
+//!
+//! A record of a commit carries what the engine concluded (what is shown, what turned void), so
+//! that the index is a function of the log alone and needs no protocol to be built again.
+
+use comity_protocol::{
+    commit::RawCommit,
+    encoding,
+    event::{RawEvent, Tip},
+    ids::{Blob, ConversationId, EventId, ServerId, UserId},
+    link::Offer,
+    role::Role,
+    time::Timestamp,
+};
+use comity_storage::Record;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// Tags of records. Numbers are for ever.
+pub(crate) mod kind {
+    /// A [`super::ConversationRecord`].
+    pub(crate) const CONVERSATION: u8 = 1;
+    /// A [`super::CommitRecord`].
+    pub(crate) const COMMIT: u8 = 2;
+    /// A [`super::IdentityRecord`].
+    pub(crate) const IDENTITY: u8 = 3;
+    /// A [`super::AccountRecord`].
+    pub(crate) const ACCOUNT: u8 = 4;
+    /// A [`super::TokenRecord`].
+    pub(crate) const TOKEN: u8 = 5;
+    /// A [`super::OutboxRecord`].
+    pub(crate) const OUTBOX: u8 = 6;
+}
+
+/// Bytes of a record's body that are read back at most.
+const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// A body that is no record of this program: damage, or a bug.
+#[derive(Debug, thiserror::Error)]
+#[error("record {number} cannot be read: {source}")]
+pub(crate) struct UnreadableRecord {
+    pub(crate) number: u64,
+    source: encoding::DecodeError,
+}
+
+pub(crate) fn read<T: DeserializeOwned>(number: u64, body: &[u8]) -> Result<T, UnreadableRecord> {
+    encoding::decode_frame(body, BODY_BYTES_MAX)
+        .map_err(|source| UnreadableRecord { number, source })
+}
+
+pub(crate) fn record<T: Serialize>(kind: u8, body: &T, contents: Vec<Vec<u8>>) -> Record {
+    Record {
+        kind,
+        body: encoding::encode(body),
+        contents,
+    }
+}
+
+/// A conversation is known from here on.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ConversationRecord {
+    pub(crate) conversation: ConversationId,
+    pub(crate) offer: Offer,
+    pub(crate) at: Timestamp,
+    /// The creator of a group, member before any commit.
+    pub(crate) members: Vec<MemberChange>,
+}
+
+/// Where an event's content is.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Slot {
+    /// The event names none.
+    None,
+    /// Content of this record, by index.
+    Held(u16),
+    /// Erased before it came here.
+    Gone,
+    /// Not for this server to have.
+    Withheld,
+}
+
+/// An event of a commit as it counts here.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EventEntry {
+    pub(crate) raw: RawEvent,
+    pub(crate) slot: Slot,
+    /// Shown as a line of its own.
+    pub(crate) shown: bool,
+    /// The reason's code, if void.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) void: Option<String>,
+}
+
+/// What a message looks like after edits, reactions and deletions.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Marks {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) edit: Option<EventId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) deleted: Option<EventId>,
+    /// Emoji and the users who put it, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) reactions: Vec<(String, Vec<UserId>)>,
+}
+
+/// A role that changed.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MemberChange {
+    pub(crate) user: UserId,
+    pub(crate) role: Role,
+    pub(crate) home: ServerId,
+}
+
+/// A commit and what it changed here.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CommitRecord {
+    pub(crate) conversation: ConversationId,
+    pub(crate) commit: RawCommit,
+    pub(crate) events: Vec<EventEntry>,
+    /// Later lines were shown here before.
+    pub(crate) late: bool,
+    pub(crate) at: Timestamp,
+    /// Targets whose marks changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) marks: Vec<(EventId, Marks)>,
+    /// Earlier events that turned void, with the reason's code.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) void: Vec<(EventId, String)>,
+    /// Earlier events that stand again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) stand: Vec<EventId>,
+    /// Events whose contents are erased.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) erase: Vec<EventId>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) members: Vec<MemberChange>,
+    /// Ends of the chain of the commit's home, where it stands and where it forked.
+    pub(crate) tips: Vec<Tip>,
+    /// State fields and the event that holds the value, `None` if cleared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) state: Vec<(String, Option<EventId>)>,
+}
+
+/// A user's identity log as it is now, whole.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct IdentityRecord {
+    pub(crate) user: UserId,
+    pub(crate) entries: Vec<Blob>,
+}
+
+/// An account of this home as it is now.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AccountRecord {
+    pub(crate) user: UserId,
+    pub(crate) handle: String,
+    /// PHC string of argon2id; absent for accounts without a password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) password: Option<String>,
+    pub(crate) created_at: Timestamp,
+}
+
+/// A token as it is now; the text itself is stored nowhere.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TokenRecord {
+    /// BLAKE3 of the token.
+    pub(crate) hash: Blob,
+    /// The user whose devices it enrols; absent for one that makes accounts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) user: Option<UserId>,
+    pub(crate) uses_left: u32,
+    pub(crate) expires_at: Timestamp,
+}
+
+/// How far a peer is. Written lazily: an older position only means that more is compared.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OutboxRecord {
+    pub(crate) peer: ServerId,
+    /// Conversation and the newest own seq that the peer stored.
+    pub(crate) acked: Vec<(ConversationId, u64)>,
+}

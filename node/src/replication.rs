@@ -1,0 +1,182 @@
+//! Links to peers: drives the link machines, which decide, over `comity-links`, which carries.
+//!
+//! One task owns all machines and the durable frontiers. It never waits for a shard or a peer:
+//! answers come back as events.
+
+mod driver;
+mod identities;
+mod peer;
+mod world;
+
+pub(crate) use driver::{Driver, PeerState};
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use comity_protocol::{
+    event::Tip,
+    identity::IdentityLog,
+    ids::{ConversationId, ServerId, UserId},
+    link::{Bundle, Offer, Query, Range},
+};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::engine::{Judged, Served};
+
+/// Commits told of but not taken up yet, beyond which they are told of without their bundle: the
+/// link reads it from the store when it gets there.
+const BUNDLES_WAITING_MAX: usize = 4_096;
+
+/// What became durable.
+pub(crate) enum Committed {
+    /// A conversation is known.
+    Known {
+        conversation: ConversationId,
+        offer: Offer,
+        peers: BTreeSet<ServerId>,
+    },
+    /// A commit was taken.
+    Commit {
+        conversation: ConversationId,
+        frontier: Vec<Tip>,
+        /// Its seq if it is an own one, with its bundle if somebody is to have it.
+        own: Option<(u64, Option<(Bundle, Vec<UserId>)>)>,
+        own_tip: Option<u64>,
+        joined: Vec<ServerId>,
+        left: Vec<ServerId>,
+    },
+}
+
+/// What the driver hears.
+pub(crate) enum Event {
+    Committed(Committed),
+    Judged {
+        peer: ServerId,
+        session: u64,
+        n: u64,
+        judged: Judged,
+    },
+    /// One item of a fetched answer has its first verdict.
+    Took {
+        peer: ServerId,
+        session: u64,
+        id: u64,
+        judged: Judged,
+    },
+    Read {
+        peer: ServerId,
+        session: u64,
+        conversation: ConversationId,
+        bundles: Served,
+    },
+    Served {
+        peer: ServerId,
+        session: u64,
+        id: u64,
+        bundles: Served,
+        next: Option<u64>,
+    },
+    Missing {
+        peer: ServerId,
+        ranges: Vec<Range>,
+        users: Vec<UserId>,
+    },
+    Lookup {
+        server: Option<ServerId>,
+        query: Query,
+        reply: oneshot::Sender<Option<Arc<IdentityLog>>>,
+    },
+}
+
+/// The way to the driver, for shards and requests.
+#[derive(Clone, Debug)]
+pub(crate) struct Replication {
+    events: mpsc::UnboundedSender<Event>,
+    waiting: Arc<AtomicUsize>,
+    states: Arc<Mutex<Vec<PeerState>>>,
+}
+
+/// The driver's end.
+pub(crate) struct Inbox {
+    pub(crate) events: mpsc::UnboundedReceiver<Event>,
+    waiting: Arc<AtomicUsize>,
+    states: Arc<Mutex<Vec<PeerState>>>,
+}
+
+/// Both ends.
+pub(crate) fn channel() -> (Replication, Inbox) {
+    let (sender, events) = mpsc::unbounded_channel();
+    let waiting = Arc::new(AtomicUsize::new(0));
+    let states = Arc::new(Mutex::default());
+    let replication = Replication {
+        events: sender,
+        waiting: Arc::clone(&waiting),
+        states: Arc::clone(&states),
+    };
+    (
+        replication,
+        Inbox {
+            events,
+            waiting,
+            states,
+        },
+    )
+}
+
+impl Replication {
+    /// Tells of what became durable. Called in the order of records.
+    pub(crate) fn committed(&self, mut committed: Committed) {
+        let waiting = self.waiting.fetch_add(1, Ordering::AcqRel);
+        if waiting >= BUNDLES_WAITING_MAX
+            && let Committed::Commit {
+                own: Some((_, bundle)),
+                ..
+            } = &mut committed
+        {
+            *bundle = None;
+        }
+        let _ = self.events.send(Event::Committed(committed));
+    }
+
+    pub(crate) fn tell(&self, event: Event) {
+        let _ = self.events.send(event);
+    }
+
+    /// Asks a server, or every linked one, about a user.
+    pub(crate) async fn lookup(
+        &self,
+        server: Option<ServerId>,
+        query: Query,
+    ) -> Option<Arc<IdentityLog>> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Event::Lookup {
+            server,
+            query,
+            reply,
+        });
+        answer.await.ok().flatten()
+    }
+
+    /// How the peers are.
+    pub(crate) fn peers(&self) -> Vec<PeerState> {
+        self.states
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+impl Inbox {
+    fn took_committed(&self) {
+        self.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    fn publish(&self, states: Vec<PeerState>) {
+        *self.states.lock().unwrap_or_else(PoisonError::into_inner) = states;
+    }
+}

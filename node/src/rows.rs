@@ -1,0 +1,388 @@
+//! Rows of the index: keys, values and the reads over them. Source: `spec/07-storage.md`, part
+//! "Rows of a home server". Every read is a point or a range; every key begins with its table.
+
+use std::{collections::BTreeMap, ops::Bound};
+
+use comity_protocol::{
+    encoding,
+    event::Tip,
+    ids::{Blob, CommitId, ConversationId, DeviceKey, EventId, Nonce, ServerId, UserId},
+    link::Offer,
+    role::Role,
+    session::Place,
+    time::Timestamp,
+};
+use comity_storage::{Direction, ReadError, Reader};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::records::{AccountRecord, Marks, Slot, TokenRecord};
+
+const VALUE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// A conversation.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct ConversationRow {
+    pub(crate) offer: Offer,
+    pub(crate) record: u64,
+    pub(crate) at: Timestamp,
+    pub(crate) members: u64,
+    /// State fields of the conversation itself: title, topic.
+    pub(crate) state: Vec<(String, EventId)>,
+}
+
+/// An event: where it is, and how it counts.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct EventRow {
+    pub(crate) conversation: ConversationId,
+    pub(crate) place: Place,
+    pub(crate) record: u64,
+    pub(crate) slot: Slot,
+    pub(crate) shown: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) void: Option<String>,
+}
+
+/// A line of a conversation.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct LineRow {
+    pub(crate) event: EventId,
+    pub(crate) record: u64,
+    pub(crate) slot: Slot,
+    pub(crate) late: bool,
+    pub(crate) marks: Marks,
+    /// Key suffix of this event's newest entry in the change log.
+    pub(crate) logged: (u64, u16),
+}
+
+/// What happened to a line.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LogKind {
+    Appeared,
+    Changed,
+    Vanished,
+}
+
+/// An entry of a conversation's change log.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct LogRow {
+    pub(crate) kind: LogKind,
+    pub(crate) event: EventId,
+    pub(crate) place: Place,
+}
+
+/// A member.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub(crate) struct MemberRow {
+    pub(crate) role: Role,
+    pub(crate) home: ServerId,
+    /// The state event that holds the display name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<EventId>,
+}
+
+/// A local user in a conversation, now or once.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub(crate) struct UserRow {
+    pub(crate) role: Role,
+    /// Record of the change of role.
+    pub(crate) since: u64,
+    /// Record in which the membership began.
+    pub(crate) joined: u64,
+}
+
+/// Keys.
+pub(crate) mod key {
+    use super::{CommitId, ConversationId, DeviceKey, EventId, Nonce, Place, ServerId, UserId};
+
+    pub(crate) fn conversation(id: &ConversationId) -> Vec<u8> {
+        [b"c", id.as_bytes().as_slice()].concat()
+    }
+    pub(crate) fn event(id: &EventId) -> Vec<u8> {
+        [b"e", id.as_bytes().as_slice()].concat()
+    }
+    pub(crate) fn lines(conversation: &ConversationId) -> Vec<u8> {
+        [b"v", conversation.as_bytes().as_slice()].concat()
+    }
+    pub(crate) fn line(conversation: &ConversationId, place: &Place) -> Vec<u8> {
+        [b"v", conversation.as_bytes().as_slice(), &place.to_key()].concat()
+    }
+    pub(crate) fn log(conversation: &ConversationId, record: u64, index: u16) -> Vec<u8> {
+        let (record, index) = (record.to_be_bytes(), index.to_be_bytes());
+        [b"l", conversation.as_bytes().as_slice(), &record, &index].concat()
+    }
+    pub(crate) fn nonce(device: &DeviceKey, nonce: &Nonce) -> Vec<u8> {
+        [b"n", device.as_bytes().as_slice(), nonce.as_bytes()].concat()
+    }
+    pub(crate) fn commits(conversation: &ConversationId) -> Vec<u8> {
+        [b"k", conversation.as_bytes().as_slice()].concat()
+    }
+    pub(crate) fn commit(conversation: &ConversationId, id: &CommitId) -> Vec<u8> {
+        [b"k", conversation.as_bytes().as_slice(), id.as_bytes()].concat()
+    }
+    pub(crate) fn tips(conversation: &ConversationId, home: &ServerId) -> Vec<u8> {
+        [b"f", conversation.as_bytes().as_slice(), home.as_bytes()].concat()
+    }
+    pub(crate) fn members(conversation: &ConversationId) -> Vec<u8> {
+        [b"m", conversation.as_bytes().as_slice()].concat()
+    }
+    pub(crate) fn member(conversation: &ConversationId, user: &UserId) -> Vec<u8> {
+        [b"m", conversation.as_bytes().as_slice(), user.as_bytes()].concat()
+    }
+    pub(crate) fn user_conversations(user: &UserId) -> Vec<u8> {
+        [b"u", user.as_bytes().as_slice()].concat()
+    }
+    pub(crate) fn user_conversation(user: &UserId, conversation: &ConversationId) -> Vec<u8> {
+        [b"u", user.as_bytes().as_slice(), conversation.as_bytes()].concat()
+    }
+    pub(crate) fn identity(user: &UserId) -> Vec<u8> {
+        [b"i", user.as_bytes().as_slice()].concat()
+    }
+    pub(crate) fn account(handle: &str) -> Vec<u8> {
+        [b"a", handle.as_bytes()].concat()
+    }
+    pub(crate) fn account_of(user: &UserId) -> Vec<u8> {
+        [b"h", user.as_bytes().as_slice()].concat()
+    }
+    pub(crate) fn token(hash: &[u8]) -> Vec<u8> {
+        [b"t", hash].concat()
+    }
+    pub(crate) fn outbox(peer: &ServerId, conversation: &ConversationId) -> Vec<u8> {
+        [b"o", peer.as_bytes().as_slice(), conversation.as_bytes()].concat()
+    }
+}
+
+/// Encodes a row.
+pub(crate) fn value<T: Serialize>(row: &T) -> Vec<u8> {
+    encoding::encode(row)
+}
+
+/// Decodes a row; `None` for bytes that are none, which the checksum of the storage rules out.
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    encoding::decode_frame(bytes, VALUE_BYTES_MAX).ok()
+}
+
+fn get<T: DeserializeOwned>(reader: &Reader, key: &[u8]) -> Result<Option<T>, ReadError> {
+    Ok(reader.get(key)?.and_then(|bytes| parse(&bytes)))
+}
+
+fn id_at<const N: usize>(key: &[u8], at: usize) -> Option<[u8; N]> {
+    key.get(at..at + N)?.try_into().ok()
+}
+
+/// Reads over the rows.
+#[derive(Clone, Debug)]
+pub(crate) struct Rows(pub(crate) Reader);
+
+impl Rows {
+    pub(crate) fn conversation(
+        &self,
+        id: &ConversationId,
+    ) -> Result<Option<ConversationRow>, ReadError> {
+        get(&self.0, &key::conversation(id))
+    }
+
+    /// The frontier of every conversation with commits, as it is durable.
+    pub(crate) fn frontiers(&self) -> Result<BTreeMap<ConversationId, Vec<Tip>>, ReadError> {
+        let mut frontiers: BTreeMap<ConversationId, Vec<Tip>> = BTreeMap::new();
+        for (key, bytes) in self.0.scan_prefix(b"f", Direction::Forward, usize::MAX)? {
+            if let (Some(id), Some(tips)) = (id_at(&key, 1), parse::<Vec<Tip>>(&bytes)) {
+                frontiers
+                    .entry(ConversationId::from_bytes(id))
+                    .or_default()
+                    .extend(tips);
+            }
+        }
+        frontiers.values_mut().for_each(|tips| tips.sort_unstable());
+        Ok(frontiers)
+    }
+
+    /// Every conversation there is.
+    pub(crate) fn conversations(
+        &self,
+    ) -> Result<Vec<(ConversationId, ConversationRow)>, ReadError> {
+        let rows = self.0.scan_prefix(b"c", Direction::Forward, usize::MAX)?;
+        let parsed = rows.iter().filter_map(|(key, bytes)| {
+            Some((ConversationId::from_bytes(id_at(key, 1)?), parse(bytes)?))
+        });
+        Ok(parsed.collect())
+    }
+
+    pub(crate) fn event(&self, id: &EventId) -> Result<Option<EventRow>, ReadError> {
+        get(&self.0, &key::event(id))
+    }
+
+    pub(crate) fn nonce(
+        &self,
+        device: &DeviceKey,
+        nonce: &Nonce,
+    ) -> Result<Option<EventId>, ReadError> {
+        get(&self.0, &key::nonce(device, nonce))
+    }
+
+    pub(crate) fn commit_record(
+        &self,
+        conversation: &ConversationId,
+        id: &CommitId,
+    ) -> Result<Option<u64>, ReadError> {
+        get(&self.0, &key::commit(conversation, id))
+    }
+
+    /// Numbers of the records that hold a conversation's commits, in the order they came.
+    pub(crate) fn commit_records(
+        &self,
+        conversation: &ConversationId,
+    ) -> Result<Vec<u64>, ReadError> {
+        let prefix = key::commits(conversation);
+        let rows = self
+            .0
+            .scan_prefix(&prefix, Direction::Forward, usize::MAX)?;
+        let mut numbers: Vec<u64> = rows.iter().filter_map(|(_, bytes)| parse(bytes)).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    pub(crate) fn line(
+        &self,
+        conversation: &ConversationId,
+        place: &Place,
+    ) -> Result<Option<LineRow>, ReadError> {
+        get(&self.0, &key::line(conversation, place))
+    }
+
+    /// Lines from a place (excluded) on, in one direction.
+    pub(crate) fn lines(
+        &self,
+        conversation: &ConversationId,
+        from: Option<&Place>,
+        direction: Direction,
+        limit: usize,
+    ) -> Result<Vec<(Place, LineRow)>, ReadError> {
+        let prefix = key::lines(conversation);
+        let start = from.map(|place| key::line(conversation, place));
+        let end = [prefix.as_slice(), &[0xff; 43]].concat();
+        let (low, high) = match (direction, start.as_deref()) {
+            (_, None) => (
+                Bound::Included(prefix.as_slice()),
+                Bound::Included(end.as_slice()),
+            ),
+            (Direction::Forward, Some(from)) => (Bound::Excluded(from), Bound::Included(&*end)),
+            (Direction::Reverse, Some(from)) => (Bound::Included(&*prefix), Bound::Excluded(from)),
+        };
+        let rows = self.0.scan(low, high, direction, limit)?;
+        let parsed = rows
+            .iter()
+            .filter_map(|(key, bytes)| Some((Place::from_key(key.get(33..)?)?, parse(bytes)?)));
+        Ok(parsed.collect())
+    }
+
+    /// Entries of the change log after a position, up to another one.
+    pub(crate) fn log(
+        &self,
+        conversation: &ConversationId,
+        after: (u64, u16),
+        to: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, u16, LogRow)>, ReadError> {
+        let low = key::log(conversation, after.0, after.1);
+        let high = key::log(conversation, to, u16::MAX);
+        if low >= high {
+            return Ok(Vec::new());
+        }
+        let (low, high) = (
+            Bound::Excluded(low.as_slice()),
+            Bound::Included(high.as_slice()),
+        );
+        let rows = self.0.scan(low, high, Direction::Forward, limit)?;
+        let parsed = rows.iter().filter_map(|(key, bytes)| {
+            let record = u64::from_be_bytes(id_at(key, 33)?);
+            let index = u16::from_be_bytes(id_at(key, 41)?);
+            Some((record, index, parse(bytes)?))
+        });
+        Ok(parsed.collect())
+    }
+
+    /// Record of the newest change in a conversation.
+    pub(crate) fn newest_change(&self, conversation: &ConversationId) -> Result<u64, ReadError> {
+        let prefix = [b"l", conversation.as_bytes().as_slice()].concat();
+        let rows = self.0.scan_prefix(&prefix, Direction::Reverse, 1)?;
+        let record = |(key, _): &(Vec<u8>, Vec<u8>)| Some(u64::from_be_bytes(id_at(key, 33)?));
+        Ok(rows.first().and_then(record).unwrap_or(0))
+    }
+
+    pub(crate) fn member(
+        &self,
+        conversation: &ConversationId,
+        user: &UserId,
+    ) -> Result<Option<MemberRow>, ReadError> {
+        get(&self.0, &key::member(conversation, user))
+    }
+
+    /// Members after a user, in order of their ids.
+    pub(crate) fn members(
+        &self,
+        conversation: &ConversationId,
+        after: Option<&UserId>,
+        limit: usize,
+    ) -> Result<Vec<(UserId, MemberRow)>, ReadError> {
+        let prefix = key::members(conversation);
+        let low = after.map(|user| key::member(conversation, user));
+        let low = low
+            .as_deref()
+            .map_or(Bound::Included(prefix.as_slice()), Bound::Excluded);
+        let high = [prefix.as_slice(), &[0xff; 33]].concat();
+        let rows = self
+            .0
+            .scan(low, Bound::Included(&high), Direction::Forward, limit)?;
+        let parsed = rows
+            .iter()
+            .filter_map(|(key, bytes)| Some((UserId::from_bytes(id_at(key, 33)?), parse(bytes)?)));
+        Ok(parsed.collect())
+    }
+
+    /// Conversations that a local user is or was in.
+    pub(crate) fn user_conversations(
+        &self,
+        user: &UserId,
+    ) -> Result<Vec<(ConversationId, UserRow)>, ReadError> {
+        let prefix = key::user_conversations(user);
+        let rows = self
+            .0
+            .scan_prefix(&prefix, Direction::Forward, usize::MAX)?;
+        let parsed = rows.iter().filter_map(|(key, bytes)| {
+            Some((ConversationId::from_bytes(id_at(key, 33)?), parse(bytes)?))
+        });
+        Ok(parsed.collect())
+    }
+
+    pub(crate) fn identity(&self, user: &UserId) -> Result<Option<Vec<Blob>>, ReadError> {
+        get(&self.0, &key::identity(user))
+    }
+
+    pub(crate) fn account(&self, handle: &str) -> Result<Option<AccountRecord>, ReadError> {
+        get(&self.0, &key::account(handle))
+    }
+
+    pub(crate) fn account_of(&self, user: &UserId) -> Result<Option<AccountRecord>, ReadError> {
+        let handle: Option<String> = get(&self.0, &key::account_of(user))?;
+        handle.map_or(Ok(None), |handle| self.account(&handle))
+    }
+
+    pub(crate) fn accounts(&self) -> Result<Vec<AccountRecord>, ReadError> {
+        let rows = self.0.scan_prefix(b"a", Direction::Forward, usize::MAX)?;
+        Ok(rows.iter().filter_map(|(_, bytes)| parse(bytes)).collect())
+    }
+
+    pub(crate) fn tokens(&self) -> Result<Vec<TokenRecord>, ReadError> {
+        let rows = self.0.scan_prefix(b"t", Direction::Forward, usize::MAX)?;
+        Ok(rows.iter().filter_map(|(_, bytes)| parse(bytes)).collect())
+    }
+
+    pub(crate) fn acked(
+        &self,
+        peer: &ServerId,
+        conversation: &ConversationId,
+    ) -> Result<Option<u64>, ReadError> {
+        get(&self.0, &key::outbox(peer, conversation))
+    }
+}

@@ -1,0 +1,347 @@
+//! The stream of changes of one session: first what the change logs hold since the cursor, then
+//! what happens. Nothing is lost or repeated at the seam, since both are ordered by record.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+    sync::Arc,
+};
+
+use comity_protocol::{
+    ids::{ConversationId, UserId},
+    limits::UPDATE_ITEMS_MAX,
+    role::Role,
+    session::{Change, Code, ContentState, CursorState, Item, WireError},
+};
+use comity_storage::ReadError;
+
+use crate::{
+    gateway::home::{Batch, Updates},
+    hub::{Hub, Inbox, Live, News, Taken},
+    items::Items,
+    rows::{LogRow, Rows},
+};
+
+/// Bytes of one update, well within a frame.
+const UPDATE_BYTES: usize = 256 * 1024;
+/// Entries read of one conversation at a time.
+const READ_AHEAD: usize = 128;
+
+/// See the module.
+pub(crate) struct SessionUpdates {
+    hub: Arc<Hub>,
+    inbox: Arc<Inbox>,
+    rows: Rows,
+    user: UserId,
+    cursor: CursorState,
+    key: [u8; 32],
+    /// Read to be sent, and the position that is reached with the last of them.
+    ready: VecDeque<Change>,
+    reached: Option<u64>,
+    catch_up: Option<CatchUp>,
+}
+
+impl std::fmt::Debug for SessionUpdates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SessionUpdates")
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for SessionUpdates {
+    fn drop(&mut self) {
+        self.hub.close(&self.inbox);
+    }
+}
+
+fn internal(error: &ReadError) -> WireError {
+    tracing::error!(%error, "a session could not be read to");
+    WireError::new(Code::Internal, "the store could not be read; try again")
+}
+
+impl SessionUpdates {
+    /// Opens the stream after `cursor.position`. `inbox` must have been opened before.
+    pub(crate) fn new(
+        hub: Arc<Hub>,
+        inbox: Arc<Inbox>,
+        rows: Rows,
+        user: UserId,
+        cursor: CursorState,
+        key: [u8; 32],
+    ) -> Self {
+        let catch_up = Some(CatchUp::default());
+        let ready = VecDeque::new();
+        Self {
+            hub,
+            inbox,
+            rows,
+            user,
+            cursor,
+            key,
+            ready,
+            reached: None,
+            catch_up,
+        }
+    }
+
+    /// Cuts a batch off what is ready.
+    fn batch(&mut self) -> Option<Batch> {
+        let (mut changes, mut bytes) = (Vec::new(), 0);
+        while let Some(change) = self.ready.pop_front() {
+            bytes += size(&change);
+            changes.push(change);
+            if changes.len() >= UPDATE_ITEMS_MAX || bytes >= UPDATE_BYTES {
+                break;
+            }
+        }
+        if changes.is_empty() {
+            return None;
+        }
+        // The cursor moves only once everything of its record is on the way.
+        let reached = if self.ready.is_empty() {
+            self.reached.take()
+        } else {
+            None
+        };
+        let cursor = reached.map(|position| {
+            self.cursor.position = position;
+            self.cursor.seal(&self.key)
+        });
+        Some(Batch { cursor, changes })
+    }
+
+    fn read_on(&mut self) -> Result<(), ReadError> {
+        let Some(catch_up) = &mut self.catch_up else {
+            return Ok(());
+        };
+        let position = self.cursor.position;
+        let reached = catch_up.read(&self.rows, &self.user, position, &mut self.ready)?;
+        if self.ready.is_empty() {
+            self.cursor.position = reached;
+        } else {
+            self.reached = Some(reached);
+        }
+        if catch_up.done {
+            self.catch_up = None;
+        }
+        Ok(())
+    }
+
+    fn news(&mut self, news: &News) -> Result<(), ReadError> {
+        if news
+            .position
+            .is_some_and(|position| position <= self.cursor.position)
+        {
+            return Ok(());
+        }
+        let mut items = Items::new(&self.rows);
+        // A conversation is announced before its lines, and left after them.
+        let (before, after): (Vec<_>, Vec<_>) = news
+            .own
+            .iter()
+            .partition(|live| matches!(live, Live::Summary(_)));
+        for live in before.into_iter().chain(news.common.iter()).chain(after) {
+            let change = match live {
+                Live::Ready(change) => Some(change.clone()),
+                Live::Line(conversation, kind, event, place) => {
+                    let place = match place {
+                        Some(place) => Some(*place),
+                        None => self.rows.event(event)?.map(|row| row.place),
+                    };
+                    let entry = place.map(|place| LogRow {
+                        kind: *kind,
+                        event: *event,
+                        place,
+                    });
+                    match entry {
+                        Some(entry) => items.change(*conversation, &entry)?,
+                        None => None,
+                    }
+                }
+                Live::Summary(conversation) => items
+                    .summary(conversation, &self.user)?
+                    .map(|summary| Change::Conversation(Box::new(summary))),
+            };
+            self.ready.extend(change);
+        }
+        if let Some(position) = news.position {
+            if self.ready.is_empty() {
+                self.cursor.position = position;
+            } else {
+                self.reached = Some(position);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Updates for SessionUpdates {
+    async fn next(&mut self) -> Result<Batch, WireError> {
+        loop {
+            if let Some(batch) = self.batch() {
+                return Ok(batch);
+            }
+            if self.catch_up.is_some() {
+                self.read_on().map_err(|e| internal(&e))?;
+                continue;
+            }
+            // Several small records make one update, so that a busy session costs few frames.
+            while self.ready.len() < UPDATE_ITEMS_MAX / 2 && self.catch_up.is_none() {
+                match self.inbox.take() {
+                    Taken::News(news) => self.news(&news).map_err(|e| internal(&e))?,
+                    Taken::Overflowed => {
+                        // What is ready was taken in order; go on after it from the log.
+                        self.cursor.position = self.reached.unwrap_or(self.cursor.position);
+                        self.catch_up = Some(CatchUp::default());
+                    }
+                    Taken::Ended(error) => return Err(error),
+                    Taken::Nothing => break,
+                }
+            }
+            if self.ready.is_empty() && self.catch_up.is_none() {
+                self.inbox.wait().await;
+            }
+        }
+    }
+}
+
+/// Bytes of an item in a frame, about.
+pub(crate) fn item_size(item: &Item) -> usize {
+    let content = |state: &ContentState| match state {
+        ContentState::Held(bytes) => bytes.0.len(),
+        _ => 0,
+    };
+    let edited = item
+        .edited
+        .as_ref()
+        .map_or(0, |e| e.event.event.0.len() + content(&e.content));
+    let reactions: usize = item.reactions.iter().map(|r| 48 + r.users.len() * 34).sum();
+    item.event.event.0.len() + content(&item.content) + edited + reactions + 200
+}
+
+fn size(change: &Change) -> usize {
+    match change {
+        Change::Appeared { item, .. } | Change::Changed { item, .. } => item_size(item),
+        Change::Conversation(summary) => 400 + summary.servers.len() * 34,
+        _ => 120,
+    }
+}
+
+/// Reads the change logs of a user's conversations, merged in the order of records.
+#[derive(Debug, Default)]
+struct CatchUp {
+    started: bool,
+    done: bool,
+    to: u64,
+    conversations: Vec<Cursor>,
+    /// Next entry of each conversation that has one.
+    heads: BinaryHeap<Reverse<(u64, u16, usize)>>,
+}
+
+#[derive(Debug)]
+struct Cursor {
+    conversation: ConversationId,
+    read_to: (u64, u16),
+    /// Nothing beyond this record is for the reader.
+    end: u64,
+    /// Announce the conversation when this record is reached.
+    announce: Option<u64>,
+    /// Say that the reader left at the end.
+    left: bool,
+    entries: VecDeque<(u64, u16, LogRow)>,
+}
+
+impl CatchUp {
+    /// Reads some changes and gives the position that they reach.
+    fn read(
+        &mut self,
+        rows: &Rows,
+        user: &UserId,
+        position: u64,
+        out: &mut VecDeque<Change>,
+    ) -> Result<u64, ReadError> {
+        if !self.started {
+            self.start(rows, user, position)?;
+        }
+        let mut items = Items::new(rows);
+        let mut last = None;
+        while let Some(Reverse((record, index, at))) = self.heads.pop() {
+            if out.len() >= UPDATE_ITEMS_MAX && last.is_some_and(|last| last < record) {
+                self.heads.push(Reverse((record, index, at)));
+                return Ok(record - 1);
+            }
+            last = Some(record);
+            let cursor = &mut self.conversations[at];
+            let conversation = cursor.conversation;
+            if cursor
+                .announce
+                .take_if(|announced| *announced <= record)
+                .is_some()
+            {
+                let summary = items.summary(&conversation, user)?;
+                out.extend(summary.map(|summary| Change::Conversation(Box::new(summary))));
+            }
+            if index == u16::MAX {
+                // The mark behind a conversation's last entry.
+                out.extend(cursor.left.then_some(Change::Left { conversation }));
+                continue;
+            }
+            if let Some((_, _, entry)) = cursor.entries.pop_front() {
+                out.extend(items.change(conversation, &entry)?);
+            }
+            Self::advance(&mut self.heads, rows, cursor, at)?;
+        }
+        self.done = true;
+        Ok(self.to)
+    }
+
+    fn start(&mut self, rows: &Rows, user: &UserId, position: u64) -> Result<(), ReadError> {
+        self.started = true;
+        self.to = rows.0.newest();
+        for (conversation, row) in rows.user_conversations(user)? {
+            let left = row.role == Role::None;
+            if left && row.since <= position {
+                continue;
+            }
+            let from = position.max(row.joined.saturating_sub(1));
+            let mut cursor = Cursor {
+                conversation,
+                read_to: (from, u16::MAX),
+                end: if left { row.since } else { self.to },
+                announce: (!left && row.since > position).then_some(row.since),
+                left,
+                entries: VecDeque::new(),
+            };
+            Self::advance(&mut self.heads, rows, &mut cursor, self.conversations.len())?;
+            self.conversations.push(cursor);
+        }
+        Ok(())
+    }
+
+    /// Puts the conversation's next entry among the heads, or the mark behind its last.
+    fn advance(
+        heads: &mut BinaryHeap<Reverse<(u64, u16, usize)>>,
+        rows: &Rows,
+        cursor: &mut Cursor,
+        at: usize,
+    ) -> Result<(), ReadError> {
+        if cursor.entries.is_empty() {
+            let read = rows.log(&cursor.conversation, cursor.read_to, cursor.end, READ_AHEAD)?;
+            if let Some((record, index, _)) = read.last() {
+                cursor.read_to = (*record, *index);
+            }
+            cursor.entries = read.into();
+        }
+        match cursor.entries.front() {
+            Some((record, index, _)) => heads.push(Reverse((*record, *index, at))),
+            None if cursor.left => heads.push(Reverse((cursor.end, u16::MAX, at))),
+            None => {
+                if let Some(record) = cursor.announce {
+                    heads.push(Reverse((record, u16::MAX, at)));
+                }
+            }
+        }
+        Ok(())
+    }
+}

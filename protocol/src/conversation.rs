@@ -1,0 +1,323 @@
+//! One conversation at one home: history, authority and documents composed, with what waits.
+//! Source: `spec/03-history-and-documents.md`, part "History".
+//!
+//! A driver gives it local events and peers' bundles; it gives back [`Taken`] commits, each with
+//! everything that it changed. A commit taken here is part of the state at once; the driver makes
+//! it durable before it tells anybody.
+
+mod bundle;
+mod documents;
+mod local;
+mod taken;
+mod waiting;
+
+pub use bundle::{BundleError, CheckedBundle, CheckedEvent, Slot};
+pub use local::Refusal;
+pub use taken::{Homes, RoleChange, Taken, TakenEvent};
+
+use std::collections::{BTreeSet, VecDeque};
+
+use crate::{
+    authority::Authority,
+    commit::SignedCommit,
+    event::{Event, SignedEvent, Tip},
+    history::{Graph, Inserted, NodeIx},
+    ids::{CommitId, ConversationId, EventId, ServerId, UserId},
+    limits::AHEAD_HOLD_MS,
+    link::{Offer, Range},
+    root::{Genesis, direct_conversation},
+    session::{Code, Place},
+    time::Timestamp,
+};
+
+use documents::Documents;
+use local::Queued;
+use waiting::{Waiting, WaitsFor};
+
+/// What became of a peer's bundle.
+#[derive(Debug)]
+pub enum Received {
+    /// It is part of the conversation now; so are others that waited for it, behind it.
+    Taken(Vec<Taken>),
+    /// It was before.
+    Known,
+    /// Kept in memory until these are had.
+    Waiting {
+        /// Commits that it names.
+        commits: Vec<Range>,
+        /// Users whose identity log is not held, or lacks the device.
+        users: Vec<UserId>,
+    },
+    /// Refused for good.
+    Refused(Code, &'static str),
+}
+
+/// Whether a device's key occurs in a user's identity log; `None` while the log is not held.
+pub type Devices<'a> = dyn Fn(&UserId, &crate::ids::DeviceKey) -> Option<bool> + 'a;
+
+/// One conversation.
+#[derive(Debug)]
+pub struct Conversation {
+    id: ConversationId,
+    me: ServerId,
+    epoch: u64,
+    offer: Offer,
+    graph: Graph,
+    authority: Authority,
+    documents: Documents,
+    queue: VecDeque<Queued>,
+    queued: BTreeSet<EventId>,
+    in_flight: Option<CommitId>,
+    waiting: Waiting,
+    newest: Option<Place>,
+}
+
+impl Conversation {
+    /// A group, by its root record 0. `epoch` is the home's.
+    #[must_use]
+    pub fn group(genesis: &Genesis, me: ServerId, epoch: u64) -> Self {
+        let authority = Authority::group(genesis);
+        let offer = Offer::Group(genesis.raw().clone());
+        Self::new(genesis.conversation(), me, epoch, offer, authority)
+    }
+
+    /// The direct conversation of two users.
+    #[must_use]
+    pub fn direct(a: UserId, b: UserId, me: ServerId, epoch: u64) -> Self {
+        let (low, high) = (a.min(b), a.max(b));
+        let id = direct_conversation(&low, &high);
+        Self::new(
+            id,
+            me,
+            epoch,
+            Offer::Direct(low, high),
+            Authority::direct(low, high),
+        )
+    }
+
+    fn new(
+        id: ConversationId,
+        me: ServerId,
+        epoch: u64,
+        offer: Offer,
+        authority: Authority,
+    ) -> Self {
+        Self {
+            id,
+            me,
+            epoch,
+            offer,
+            graph: Graph::new(id),
+            authority,
+            documents: Documents::default(),
+            queue: VecDeque::new(),
+            queued: BTreeSet::new(),
+            in_flight: None,
+            waiting: Waiting::default(),
+            newest: None,
+        }
+    }
+
+    /// The conversation's id.
+    #[must_use]
+    pub const fn id(&self) -> ConversationId {
+        self.id
+    }
+
+    /// What makes it known to others.
+    #[must_use]
+    pub const fn offer(&self) -> &Offer {
+        &self.offer
+    }
+
+    /// The commits.
+    #[must_use]
+    pub const fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Who may do what.
+    #[must_use]
+    pub const fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// Nothing is queued, in flight or waiting: it can be put away.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.in_flight.is_none() && self.waiting.is_empty()
+    }
+
+    /// Takes a stored commit back in, in the order they were stored. Nothing new follows from it.
+    ///
+    /// # Errors
+    ///
+    /// The reason, if the store gives what it never took: damage, or an order of its own.
+    pub fn restore(&mut self, commit: &SignedCommit, events: &[SignedEvent]) -> Result<(), String> {
+        match self.graph.insert(commit) {
+            Inserted::New(node) => {
+                let named: Vec<(EventId, &Event)> =
+                    events.iter().map(|e| (e.id(), e.event())).collect();
+                self.authority.insert(&self.graph, node, &named);
+                self.documents
+                    .restore(&self.graph, &self.authority, node, &named);
+                self.note_newest(node);
+                Ok(())
+            }
+            Inserted::Duplicate(_) => Ok(()),
+            other => Err(format!("a stored commit is {other:?}")),
+        }
+    }
+
+    fn note_newest(&mut self, node: NodeIx) -> bool {
+        let (node, last) = (self.graph.node(node), self.newest);
+        let count = u16::try_from(node.events().len()).unwrap_or(u16::MAX);
+        let place = Place {
+            hlc: node.hlc(),
+            commit: node.id(),
+            index: count.saturating_sub(1),
+        };
+        let late = last.is_some_and(|newest| place < newest);
+        self.newest = last.max(Some(place));
+        late
+    }
+
+    /// Takes a peer's bundle, whose signatures were checked.
+    pub fn receive(
+        &mut self,
+        now: Timestamp,
+        bundle: CheckedBundle,
+        devices: &Devices<'_>,
+    ) -> Received {
+        let id = bundle.commit.id();
+        if self.graph.ix(&id).is_some() {
+            return Received::Known;
+        }
+        let hlc = bundle.commit.commit().hlc;
+        let mut waits = WaitsFor::default();
+        if hlc.timestamp().0 > now.plus_ms(AHEAD_HOLD_MS).0 {
+            waits.until = Some(Timestamp(hlc.timestamp().0 - AHEAD_HOLD_MS));
+        }
+        for event in &bundle.events {
+            let event = event.event.event();
+            // A device that is in no entry held here may be in one that is not held yet: the event
+            // waits for the log, it is never void for it.
+            if devices(&event.author, &event.device) != Some(true) {
+                waits.users.insert(event.author);
+            }
+        }
+        if !waits.is_nothing() {
+            return self.wait(bundle, waits);
+        }
+        match self.take(bundle) {
+            Ok(taken) => {
+                let mut all = vec![taken];
+                self.release(now, devices, &mut all);
+                Received::Taken(all)
+            }
+            Err(NotTaken::Missing(bundle, ids)) => {
+                let waits = WaitsFor {
+                    commits: ids.into_iter().collect(),
+                    ..WaitsFor::default()
+                };
+                self.wait(*bundle, waits)
+            }
+            Err(NotTaken::Refused(code, why)) => Received::Refused(code, why),
+            Err(NotTaken::Known) => Received::Known,
+        }
+    }
+
+    /// Takes what waited for something that came meanwhile: time, or identity logs.
+    pub fn release_waiting(&mut self, now: Timestamp, devices: &Devices<'_>) -> Vec<Taken> {
+        let mut all = Vec::new();
+        self.release(now, devices, &mut all);
+        all
+    }
+
+    fn release(&mut self, now: Timestamp, devices: &Devices<'_>, all: &mut Vec<Taken>) {
+        let mut progress = true;
+        while progress {
+            progress = false;
+            for bundle in self.waiting.ready(now, &self.graph, devices) {
+                match self.take(bundle) {
+                    Ok(taken) => {
+                        all.push(taken);
+                        progress = true;
+                    }
+                    Err(NotTaken::Missing(bundle, ids)) => {
+                        let commits = ids.into_iter().collect();
+                        let waits = WaitsFor {
+                            commits,
+                            ..WaitsFor::default()
+                        };
+                        self.waiting.add(*bundle, waits);
+                    }
+                    Err(NotTaken::Refused(..) | NotTaken::Known) => {}
+                }
+            }
+        }
+    }
+
+    fn wait(&mut self, bundle: CheckedBundle, waits: WaitsFor) -> Received {
+        let commits = waits
+            .commits
+            .iter()
+            .filter_map(|id| self.range_of(&bundle, id))
+            .collect();
+        let users = waits.users.iter().copied().collect();
+        self.waiting.add(bundle, waits);
+        Received::Waiting { commits, users }
+    }
+
+    /// How to ask for a commit that a bundle names.
+    fn range_of(&self, bundle: &CheckedBundle, id: &CommitId) -> Option<Range> {
+        let commit = bundle.commit.commit();
+        let (home, to) = if commit.prev == Some(*id) {
+            (commit.origin, commit.seq - 1)
+        } else {
+            let tips = &commit.authority.as_ref()?.tips;
+            let tip = tips.iter().find(|tip| tip.id == *id)?;
+            (tip.home, tip.seq)
+        };
+        let held = self
+            .graph
+            .standing_tip(&home)
+            .map(|node| self.graph.node(node).seq());
+        let from = held.map_or(0, |seq| if seq < to { seq + 1 } else { to });
+        Some(Range {
+            conversation: self.id,
+            home,
+            tip: *id,
+            from,
+            to,
+        })
+    }
+
+    fn take(&mut self, bundle: CheckedBundle) -> Result<Taken, NotTaken> {
+        match self.graph.insert(&bundle.commit) {
+            Inserted::New(node) => Ok(self.taken(node, bundle)),
+            Inserted::Duplicate(_) => Err(NotTaken::Known),
+            Inserted::Missing(ids) => Err(NotTaken::Missing(Box::new(bundle), ids)),
+            Inserted::Invalid(invalid) => Err(NotTaken::Refused(Code::Malformed, invalid.code())),
+            Inserted::Surplus => Err(NotTaken::Refused(
+                Code::Conflict,
+                "another branch of a fork that is proven",
+            )),
+        }
+    }
+
+    /// Ends of the standing chain of a home and of its proven fork.
+    #[must_use]
+    pub fn frontier(&self) -> Vec<Tip> {
+        self.graph.frontier()
+    }
+}
+
+enum NotTaken {
+    Missing(Box<CheckedBundle>, Vec<CommitId>),
+    Refused(Code, &'static str),
+    Known,
+}
+
+#[cfg(test)]
+mod tests;

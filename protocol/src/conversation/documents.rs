@@ -1,0 +1,407 @@
+//! What edits, deletions, reactions and state events make of their targets: feeds the documents
+//! with the events that stand, in causal order, and says what reads otherwise afterwards.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    authority::{Authority, Effects},
+    document::{
+        Applied, Change, ChangeKind, DocumentKind, MessageState, PackDocument, StateDocument,
+        StateKey,
+    },
+    event::{Act, Event},
+    history::{Appearance, Graph, NodeIx},
+    ids::{EventId, ServerId},
+    session::Place,
+};
+
+/// Commits of one home's chain in one pack.
+const PACK_COMMITS: u64 = 1_024;
+/// Bytes of open documents in one conversation; beyond it all are closed and opened when needed.
+const OPEN_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+type PackId = (ServerId, u64);
+
+/// An event that changes something, whether it stands or not.
+#[derive(Debug)]
+struct Kept {
+    at: Appearance,
+    change: Change,
+    target: Option<EventId>,
+    /// The author's own message is deleted by it: that counts from void appearances too.
+    own: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Documents {
+    kept: BTreeMap<EventId, Kept>,
+    by_target: BTreeMap<EventId, Vec<EventId>>,
+    packs: BTreeMap<PackId, PackDocument>,
+    /// Changes of each pack, open or not.
+    of_pack: BTreeMap<PackId, BTreeSet<EventId>>,
+    state: Option<StateDocument>,
+    of_state: BTreeSet<EventId>,
+    /// Events whose causal past is not whole yet.
+    unready: BTreeSet<EventId>,
+    restored: bool,
+}
+
+enum Belongs {
+    /// In the document of this pack, or of the state.
+    In(Option<PackId>),
+    /// In none, being void; out of this one if it was there.
+    Nowhere(Option<PackId>),
+    /// What it needs is not held yet.
+    Later,
+}
+
+/// What reads otherwise after a commit.
+#[derive(Debug, Default)]
+pub(super) struct Changed {
+    pub(super) touched: Vec<(EventId, MessageState)>,
+    pub(super) erase: Vec<EventId>,
+    pub(super) state: Vec<(String, Option<EventId>)>,
+}
+
+fn place(graph: &Graph, at: Appearance) -> Place {
+    let node = graph.node(at.node);
+    Place {
+        hlc: node.hlc(),
+        commit: node.id(),
+        index: at.index,
+    }
+}
+
+/// Whether the first event is causally before the second: within a commit by index.
+fn seen(graph: &Graph, kept: &BTreeMap<EventId, Kept>, x: EventId, y: EventId) -> bool {
+    let (Some(x), Some(y)) = (kept.get(&x), kept.get(&y)) else {
+        return false;
+    };
+    if x.at.node == y.at.node {
+        return x.at.index < y.at.index;
+    }
+    graph.causally_before(x.at.node, y.at.node)
+}
+
+impl Documents {
+    /// Takes note of a stored commit; documents are built when they are needed.
+    pub(super) fn restore(
+        &mut self,
+        graph: &Graph,
+        authority: &Authority,
+        node: NodeIx,
+        events: &[(EventId, &Event)],
+    ) {
+        self.note(graph, authority, node, events);
+        self.restored = true;
+    }
+
+    /// After a restore: what counts is in its documents, which are built when they are needed.
+    fn settle_restored(&mut self, graph: &Graph, authority: &Authority) {
+        if !std::mem::take(&mut self.restored) {
+            return;
+        }
+        for id in std::mem::take(&mut self.unready) {
+            match self.belongs(graph, authority, &id) {
+                Belongs::Later => drop(self.unready.insert(id)),
+                Belongs::Nowhere(_) => {}
+                Belongs::In(Some(pack)) => {
+                    self.of_pack.entry(pack).or_default().insert(id);
+                }
+                Belongs::In(None) => drop(self.of_state.insert(id)),
+            }
+        }
+    }
+
+    /// Where an event is to be applied now.
+    fn belongs(&self, graph: &Graph, authority: &Authority, id: &EventId) -> Belongs {
+        let Some(kept) = self.kept.get(id) else {
+            return Belongs::Later;
+        };
+        let pack = if kept.change.kind.document() == DocumentKind::State {
+            None
+        } else {
+            match kept.target.and_then(|target| pack_of(graph, &target)) {
+                Some(pack) => Some(pack),
+                None => return Belongs::Later,
+            }
+        };
+        if !self.counts(graph, authority, id) {
+            return Belongs::Nowhere(pack);
+        }
+        // A deletion never waits; the others are applied in causal order.
+        let deletion = matches!(kept.change.kind, ChangeKind::Delete { .. });
+        if deletion || graph.causally_whole(kept.at.node) {
+            Belongs::In(pack)
+        } else {
+            Belongs::Later
+        }
+    }
+
+    fn note(
+        &mut self,
+        graph: &Graph,
+        authority: &Authority,
+        node: NodeIx,
+        events: &[(EventId, &Event)],
+    ) {
+        for (index, (id, event)) in (0u16..).zip(events) {
+            let at = Appearance { node, index };
+            let Some(kind) = ChangeKind::of(event, place(graph, at)) else {
+                continue;
+            };
+            // Of several appearances the one that is shown counts.
+            if self.kept.contains_key(id) && authority.shown(graph, id) != Some(at) {
+                continue;
+            }
+            let (home, epoch) = (graph.home(node), graph.node(node).epoch());
+            let target = event.act.target();
+            let own = matches!(event.act, Act::Delete { .. })
+                && target.is_some_and(|t| authority.author_of(graph, &t) == Some(event.author));
+            let change = Change {
+                event: *id,
+                home,
+                epoch,
+                kind,
+            };
+            if let Some(before) = self.kept.insert(
+                *id,
+                Kept {
+                    at,
+                    change,
+                    target,
+                    own,
+                },
+            ) {
+                self.forget(graph, *id, &before);
+            }
+            if let Some(target) = target {
+                let about = self.by_target.entry(target).or_default();
+                if !about.contains(id) {
+                    about.push(*id);
+                }
+            }
+            self.unready.insert(*id);
+        }
+    }
+
+    /// An event counts from another place now.
+    fn forget(&mut self, graph: &Graph, id: EventId, before: &Kept) {
+        if before.change.kind.document() == DocumentKind::State {
+            self.state = None;
+            self.of_state.remove(&id);
+        } else if let Some(pack) = before.target.and_then(|t| pack_of(graph, &t)) {
+            self.packs.remove(&pack);
+            if let Some(events) = self.of_pack.get_mut(&pack) {
+                events.remove(&id);
+            }
+        }
+    }
+
+    fn counts(&self, graph: &Graph, authority: &Authority, id: &EventId) -> bool {
+        let Some(kept) = self.kept.get(id) else {
+            return false;
+        };
+        kept.own || authority.shown(graph, id) == Some(kept.at)
+    }
+
+    /// Takes a commit's events and the verdicts that it changed.
+    pub(super) fn take(
+        &mut self,
+        graph: &Graph,
+        authority: &Authority,
+        node: NodeIx,
+        events: &[(EventId, &Event)],
+        effects: &Effects,
+    ) -> Changed {
+        self.settle_restored(graph, authority);
+        self.note(graph, authority, node, events);
+        let mut touched = BTreeSet::new();
+        let mut state_touched = BTreeSet::new();
+        for change in &effects.changed {
+            let event = graph.event(change.at);
+            if self.kept.contains_key(&event) {
+                self.unready.insert(event);
+            }
+            // What stands again is shown anew, with whatever was done to it.
+            if change.now.stands() && self.by_target.contains_key(&event) {
+                touched.insert(event);
+            }
+        }
+        // A message that came after its edits.
+        for (id, _) in events {
+            if let Some(about) = self.by_target.get(id) {
+                self.unready.extend(about.iter().copied());
+            }
+        }
+        let mut groups: BTreeMap<Option<PackId>, (Vec<EventId>, Vec<EventId>)> = BTreeMap::new();
+        for id in std::mem::take(&mut self.unready) {
+            match self.belongs(graph, authority, &id) {
+                Belongs::Later => drop(self.unready.insert(id)),
+                Belongs::In(pack) => groups.entry(pack).or_default().0.push(id),
+                Belongs::Nowhere(pack) => groups.entry(pack).or_default().1.push(id),
+            }
+        }
+        for (pack, (add, remove)) in groups {
+            match pack {
+                Some(pack) => touched.extend(self.apply_pack(graph, pack, &add, &remove)),
+                None => state_touched.extend(self.apply_state(graph, &add, &remove)),
+            }
+        }
+        self.changed(graph, touched, &state_touched)
+    }
+
+    fn apply_pack(
+        &mut self,
+        graph: &Graph,
+        pack: PackId,
+        add: &[EventId],
+        remove: &[EventId],
+    ) -> BTreeSet<EventId> {
+        let events = self.of_pack.entry(pack).or_default();
+        let gone: Vec<_> = remove
+            .iter()
+            .filter(|id| events.remove(id))
+            .copied()
+            .collect();
+        let new: Vec<_> = add
+            .iter()
+            .filter(|id| events.insert(**id))
+            .copied()
+            .collect();
+        let kept = &self.kept;
+        let seen = |x: EventId, y: EventId| seen(graph, kept, x, y);
+        let changes = |ids: &mut dyn Iterator<Item = &EventId>| -> Vec<Change> {
+            ids.filter_map(|id| Some(kept.get(id)?.change.clone()))
+                .collect()
+        };
+        let mut targets: BTreeSet<EventId> = gone
+            .iter()
+            .chain(&new)
+            .filter_map(|id| self.kept.get(id)?.target)
+            .collect();
+        if let Some(document) = self.packs.get_mut(&pack) {
+            if !gone.is_empty() {
+                targets.extend(document.remove(&gone, &seen).touched);
+            }
+            let applied: Applied<EventId> = document.apply(changes(&mut new.iter()), &seen);
+            targets.extend(applied.touched);
+        } else if !targets.is_empty() {
+            let (document, _) = PackDocument::rebuild(changes(&mut events.iter()), &seen);
+            self.packs.insert(pack, document);
+        }
+        self.close_if_large(pack);
+        targets
+    }
+
+    /// Documents are caches: when they grow large all but the one in use are closed.
+    fn close_if_large(&mut self, used: PackId) {
+        let bytes: usize = self.packs.values().map(PackDocument::bytes_estimate).sum();
+        if bytes > OPEN_BYTES_MAX {
+            self.packs.retain(|pack, _| *pack == used);
+        }
+    }
+
+    fn apply_state(
+        &mut self,
+        graph: &Graph,
+        add: &[EventId],
+        remove: &[EventId],
+    ) -> BTreeSet<StateKey> {
+        let gone: Vec<_> = remove
+            .iter()
+            .filter(|id| self.of_state.remove(id))
+            .copied()
+            .collect();
+        let new: Vec<_> = add
+            .iter()
+            .filter(|id| self.of_state.insert(**id))
+            .copied()
+            .collect();
+        let kept = &self.kept;
+        let seen = |x: EventId, y: EventId| seen(graph, kept, x, y);
+        let change = |id: &EventId| Some(kept.get(id)?.change.clone());
+        let mut touched = BTreeSet::new();
+        if let Some(document) = &mut self.state {
+            if !gone.is_empty() {
+                touched.extend(document.remove(&gone, &seen).touched);
+            }
+            touched.extend(document.apply(new.iter().filter_map(change), &seen).touched);
+        } else {
+            let all = self.of_state.iter().filter_map(change);
+            let (document, applied) = StateDocument::rebuild(all, &seen);
+            self.state = Some(document);
+            touched.extend(applied.touched);
+        }
+        touched
+    }
+
+    fn changed(
+        &mut self,
+        graph: &Graph,
+        touched: BTreeSet<EventId>,
+        state_touched: &BTreeSet<StateKey>,
+    ) -> Changed {
+        let mut changed = Changed::default();
+        for target in touched {
+            let Some(pack) = pack_of(graph, &target) else {
+                continue;
+            };
+            if !self.packs.contains_key(&pack) {
+                self.apply_pack(graph, pack, &[], &[]);
+            }
+            let document = self.packs.entry(pack).or_insert_with(|| {
+                let events = self.of_pack.get(&pack).into_iter().flatten();
+                let changes = events.filter_map(|id| Some(self.kept.get(id)?.change.clone()));
+                let kept = &self.kept;
+                PackDocument::rebuild(changes, &|x, y| seen(graph, kept, x, y)).0
+            });
+            let Ok(state) = document.message(target) else {
+                continue;
+            };
+            if state.deleted_by.is_some() {
+                self.erased_by_deletion(target, &mut changed.erase);
+            }
+            changed.touched.push((target, state));
+        }
+        if !state_touched.is_empty()
+            && let Some(view) = self.state.as_ref().and_then(|state| state.state().ok())
+        {
+            for key in state_touched {
+                let (field, register) = match key {
+                    StateKey::Field(field) => (field.clone(), view.fields.get(field)),
+                    StateKey::Name(user) => (format!("name|{user}"), view.names.get(user)),
+                    StateKey::Pin(_) => continue,
+                };
+                let value = register.filter(|r| r.value.is_some()).map(|r| r.event);
+                changed.state.push((field, value));
+            }
+        }
+        changed
+    }
+
+    /// The contents that an author's own deletion erases: the message's and those of all its
+    /// edits, standing or not. A moderator's deletion only hides until it is settled.
+    fn erased_by_deletion(&self, target: EventId, erase: &mut Vec<EventId>) {
+        let about = self.by_target.get(&target).map_or(&[][..], Vec::as_slice);
+        if !about
+            .iter()
+            .any(|id| self.kept.get(id).is_some_and(|kept| kept.own))
+        {
+            return;
+        }
+        erase.push(target);
+        let is_edit = |id: &&EventId| {
+            let kept = self.kept.get(id);
+            kept.is_some_and(|kept| matches!(kept.change.kind, ChangeKind::Edit { .. }))
+        };
+        erase.extend(about.iter().filter(is_edit));
+    }
+}
+
+/// The pack of a message: of its first appearance in the order, which every server finds alike.
+fn pack_of(graph: &Graph, target: &EventId) -> Option<PackId> {
+    let first = graph.find_event(target).min_by_key(|at| graph.place(*at))?;
+    let node = graph.node(first.node);
+    Some((graph.home(first.node), node.seq() / PACK_COMMITS))
+}

@@ -1,0 +1,158 @@
+//! A commit that became part of the conversation, with everything it changed.
+
+use super::{CheckedBundle, Conversation, Slot};
+use crate::{
+    authority::{Effects, Verdict},
+    commit::SignedCommit,
+    document::MessageState,
+    event::{Act, Event, SignedEvent},
+    history::NodeIx,
+    ids::{EventId, ServerId, UserId},
+    role::Role,
+};
+
+/// A role that changed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct RoleChange {
+    /// Whose.
+    pub user: UserId,
+    /// The role now; none: no member any more.
+    pub role: Role,
+    /// The user's home.
+    pub home: ServerId,
+}
+
+/// Homes that began or ceased to take part.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Homes {
+    /// Have a standing member now.
+    pub joined: Vec<ServerId>,
+    /// Have none any more.
+    pub left: Vec<ServerId>,
+}
+
+/// An event of a commit, as it counts.
+#[derive(Clone, Debug)]
+pub struct TakenEvent {
+    /// The event.
+    pub event: SignedEvent,
+    /// Its content.
+    pub slot: Slot,
+    /// Code of why it does not count, if it does not.
+    pub void: Option<&'static str>,
+    /// It is a line of its own: everything but edits, deletions and reactions.
+    pub shown: bool,
+}
+
+/// A commit and what it changed.
+#[derive(Debug)]
+pub struct Taken {
+    /// The commit.
+    pub commit: SignedCommit,
+    /// Its events.
+    pub events: Vec<TakenEvent>,
+    /// Later lines were shown here before.
+    pub late: bool,
+    /// Earlier events that do not count any more, with the reason's code.
+    pub voided: Vec<(EventId, &'static str)>,
+    /// Earlier events that count now.
+    pub stands_again: Vec<EventId>,
+    /// Messages that read otherwise now.
+    pub touched: Vec<(EventId, MessageState)>,
+    /// Events whose contents are to be erased, for good.
+    pub erase: Vec<EventId>,
+    /// Roles that changed.
+    pub roles: Vec<RoleChange>,
+    /// Homes that began or ceased to take part.
+    pub homes: Homes,
+    /// State fields, `name|` and a user's id for his display name, and the event that holds the
+    /// value; none: cleared.
+    pub state: Vec<(String, Option<EventId>)>,
+}
+
+pub(super) const fn is_line(act: &Act) -> bool {
+    !matches!(
+        act,
+        Act::Edit { .. } | Act::Delete { .. } | Act::React { .. }
+    )
+}
+
+/// The code of a verdict that is not `Stands`.
+pub(super) const fn void_code(verdict: Verdict) -> Option<&'static str> {
+    match verdict {
+        Verdict::Stands => None,
+        Verdict::Void(reason) => Some(reason.code()),
+        Verdict::Waits(_) => Some("waits"),
+    }
+}
+
+impl Conversation {
+    pub(super) fn taken(&mut self, node: NodeIx, bundle: CheckedBundle) -> Taken {
+        let late = self.note_newest(node);
+        let named: Vec<(EventId, &Event)> = bundle
+            .events
+            .iter()
+            .map(|e| (e.event.id(), e.event.event()))
+            .collect();
+        let effects = self.authority.insert(&self.graph, node, &named);
+        let changed = self
+            .documents
+            .take(&self.graph, &self.authority, node, &named, &effects);
+        let Effects {
+            verdicts,
+            changed: verdict_changes,
+            roles,
+            homes_began,
+            homes_ceased,
+        } = effects;
+        let (mut voided, mut stands_again) = (Vec::new(), Vec::new());
+        for change in verdict_changes {
+            let event = self.graph.event(change.at);
+            match void_code(change.now) {
+                // Another appearance of the event may still stand: then nothing changes for it.
+                Some(code) if self.authority.shown(&self.graph, &event).is_none() => {
+                    voided.push((event, code));
+                }
+                Some(_) => {}
+                None => stands_again.push(event),
+            }
+        }
+        let roles = roles.into_iter().map(|change| RoleChange {
+            user: change.user,
+            role: change.now,
+            home: self.home_of(&change.user),
+        });
+        let roles = roles.collect();
+        let events = bundle.events.into_iter().zip(verdicts);
+        let events = events.map(|(event, verdict)| TakenEvent {
+            shown: is_line(&event.event.event().act),
+            event: event.event,
+            slot: event.slot,
+            void: void_code(verdict),
+        });
+        Taken {
+            commit: bundle.commit,
+            events: events.collect(),
+            late,
+            voided,
+            stands_again,
+            touched: changed.touched,
+            erase: changed.erase,
+            roles,
+            homes: Homes {
+                joined: homes_began,
+                left: homes_ceased,
+            },
+            state: changed.state,
+        }
+    }
+
+    /// The home a user is, or was last, bound to here.
+    fn home_of(&self, user: &UserId) -> ServerId {
+        self.authority
+            .homes_of(user)
+            .first()
+            .copied()
+            .unwrap_or(self.me)
+    }
+}
