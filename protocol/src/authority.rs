@@ -224,7 +224,7 @@ pub struct Authority {
     act_nodes: Vec<Vec<NodeIx>>,
     /// Up to where each branch stood when last looked at.
     stood_to: Vec<Option<u32>>,
-    awaiting_target: BTreeMap<EventId, Vec<EntryIx>>,
+    awaiting_target: BTreeMap<EventId, BTreeSet<EntryIx>>,
     awaiting_cut: BTreeMap<CommitId, (Tip, Vec<ActIx>)>,
     /// Members at each home that takes part.
     homes: BTreeMap<ServerId, u32>,

@@ -1,5 +1,5 @@
 //! History: the grow-only set of one conversation's commits, and what follows from it alone.
-//! Source: `spec/03-history.md` and `spec/04-authority.md`, section 2.
+//! Source: `spec/04-authority.md`, section 2.
 //!
 //! Union is the merge: [`Graph`] only grows, and everything it answers (pasts, standing branches,
 //! frontiers) is a function of the set it holds, never of the order of arrival. It knows nothing of

@@ -121,10 +121,7 @@ impl Authority {
                     return Verdict::Waits(Awaited::Event);
                 }
                 let target = self.targets[entry.detail as usize];
-                let waiting = self.awaiting_target.entry(target).or_default();
-                if !waiting.contains(&ix) {
-                    waiting.push(ix);
-                }
+                self.awaiting_target.entry(target).or_default().insert(ix);
                 Verdict::Waits(Awaited::Target)
             }
         }

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::{BranchIx, Graph, NodeIx, graph::Branch};
+use super::{BranchIx, Graph, NodeIx};
 use crate::ids::{CommitId, ServerId};
 
 /// Proof that a home forked: two commits on one `prev`, or two beginnings. The headers themselves
@@ -36,16 +36,19 @@ impl Graph {
 
     /// The commits of a home that follow `prev` (or begin its chains), one a branch.
     pub(super) fn heads_at(&self, home: u32, prev: Option<NodeIx>) -> Vec<NodeIx> {
+        let known = &self.homes[home as usize];
         let mut heads = Vec::new();
-        if let Some(prev) = prev {
-            let node = self.node(prev);
-            heads.extend(self.node_at(node.branch(), node.short_seq() + 1));
-        }
-        let begins = |branch: &BranchIx| {
-            let branch: &Branch = &self.branches[branch.0 as usize];
-            (branch.base == prev).then(|| branch.nodes.first().copied())?
+        let begun = match prev {
+            None => &known.roots,
+            Some(prev) => {
+                let node = self.node(prev);
+                heads.extend(self.node_at(node.branch(), node.short_seq() + 1));
+                let at = (node.branch(), node.short_seq());
+                known.leaving.get(&at).unwrap_or(const { &Vec::new() })
+            }
         };
-        heads.extend(self.homes[home as usize].branches.iter().filter_map(begins));
+        let first = |branch: &BranchIx| self.branches[branch.0 as usize].nodes.first().copied();
+        heads.extend(begun.iter().filter_map(first));
         heads
     }
 
@@ -83,14 +86,10 @@ impl Graph {
     /// `head`'s branch, and the first commit in it, from `head` on, where others leave it.
     fn next_fork(&self, home: u32, head: NodeIx) -> (BranchIx, Option<NodeIx>) {
         let (branch, from) = (self.node(head).branch(), self.node(head).short_seq());
-        let leaves = |other: &BranchIx| {
-            let base = self.branches[other.0 as usize].base?;
-            let node = self.node(base);
-            (node.branch() == branch && node.short_seq() >= from).then_some(base)
-        };
-        let forks = self.homes[home as usize].branches.iter().filter_map(leaves);
-        let first = forks.min_by_key(|fork| self.node(*fork).short_seq());
-        (branch, first)
+        let leaving = &self.homes[home as usize].leaving;
+        let first = leaving.range((branch, from)..=(branch, u32::MAX)).next();
+        let fork = first.and_then(|((branch, seq), _)| self.node_at(*branch, *seq));
+        (branch, fork)
     }
 
     /// The branch that ends the best chain from `head` on.

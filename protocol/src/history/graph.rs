@@ -106,6 +106,10 @@ pub(super) struct Branch {
 pub(super) struct Home {
     pub(super) id: ServerId,
     pub(super) branches: Vec<BranchIx>,
+    /// Branches that begin a chain.
+    pub(super) roots: Vec<BranchIx>,
+    /// Branches that leave another one, by where they do.
+    pub(super) leaving: BTreeMap<(BranchIx, u32), Vec<BranchIx>>,
     /// The branch that ends the standing chain.
     pub(super) standing: BranchIx,
     /// The branch that ends the second best chain at the newest fork of the standing one.
@@ -313,11 +317,22 @@ impl Graph {
             self.homes.push(Home {
                 id: origin,
                 branches: Vec::new(),
+                roots: Vec::new(),
+                leaving: BTreeMap::new(),
                 standing: branch,
                 second: None,
             });
         }
-        self.homes[home as usize].branches.push(branch);
+        let from = base.map(|base| {
+            let node = &self.nodes[base.0 as usize];
+            (node.branch, node.seq)
+        });
+        let known = &mut self.homes[home as usize];
+        known.branches.push(branch);
+        match from {
+            Some(from) => known.leaving.entry(from).or_default().push(branch),
+            None => known.roots.push(branch),
+        }
         self.branches.push(Branch {
             home,
             base,

@@ -412,6 +412,9 @@ fn appearances_of_an_event_are_found_and_ordered_by_place() {
     assert_eq!(graph.find_event(&event(51)).count(), 0);
 }
 
+/// A commit, what its past begins with, and what its causal past does.
+type Drawn = (SignedCommit, Vec<usize>, Vec<usize>);
+
 /// Random histories: pasts and causal pasts equal those found by walking.
 #[test]
 fn vectors_hold_exactly_what_walking_finds() {
@@ -423,7 +426,7 @@ fn vectors_hold_exactly_what_walking_finds() {
                 .wrapping_add(1_442_695_040_888_963_407);
             usize::try_from(state >> 33).unwrap() % n.max(1)
         };
-        let mut made: Vec<(SignedCommit, Vec<usize>, Vec<usize>)> = Vec::new();
+        let mut made: Vec<Drawn> = Vec::new();
         for n in 0..300u64 {
             let of = u8::try_from(random(4)).unwrap();
             let own: Vec<usize> = (0..made.len())
@@ -436,7 +439,7 @@ fn vectors_hold_exactly_what_walking_finds() {
             } else {
                 own.last().copied()
             };
-            let past = |from: &[usize], made: &[(SignedCommit, Vec<usize>, Vec<usize>)]| {
+            let past = |from: &[usize], made: &[Drawn]| {
                 let mut found = vec![false; made.len()];
                 let mut stack = from.to_vec();
                 while let Some(i) = stack.pop() {
@@ -489,7 +492,7 @@ fn vectors_hold_exactly_what_walking_finds() {
         }
         for y in (0..made.len()).step_by(7) {
             assert!(graph.causally_whole(at[y]));
-            let walk = |edges: fn(&(SignedCommit, Vec<usize>, Vec<usize>)) -> &Vec<usize>| {
+            let walk = |edges: fn(&Drawn) -> &Vec<usize>| {
                 let mut found = vec![false; made.len()];
                 let mut stack = edges(&made[y]).clone();
                 while let Some(i) = stack.pop() {

@@ -661,7 +661,7 @@ impl Explore {
             let below = tip.and_then(|tip| world.made[tip].prev);
             let mut tried: Vec<(u128, Option<usize>)> = Vec::new();
             for pick in 0..1u128 << (n - self.start) {
-                let seen = world.closed((1 << self.start) - 1 | pick << self.start);
+                let seen = world.closed(((1 << self.start) - 1) | (pick << self.start));
                 for prev in [tip, below] {
                     if prev != tip && of != home('a') {
                         continue;
@@ -799,7 +799,7 @@ fn every_history_of_two_acts_is_judged_alike() {
 #[test]
 fn a_spread_of_all_histories_of_three_acts_is_judged_alike() {
     // A prime stride does not fall into step with the menu.
-    assert!(explore(3, 31) > 1_000);
+    assert!(explore(3, 13) > 1_000);
 }
 
 #[test]
