@@ -1,28 +1,24 @@
 //! From an address to a connected client, in one call.
 
-use std::{
-    fmt,
-    path::PathBuf,
-    sync::{Arc, atomic::AtomicUsize},
-};
+use std::{fmt, path::PathBuf, sync::Arc};
 
+use comity_protocol::name::UserAddress;
 use tokio::sync::mpsc;
 
 use crate::{
     account::{self, Credential, Web},
-    address::Address,
+    address,
     client::{Client, Me, Shared, Stop},
     driver::Driver,
     error::{Error, ErrorKind, Result},
     events::ConnectionState,
-    intake::{Backlog, Intake},
+    intake::Intake,
     limits::CALLS_QUEUED_MAX,
     outbox::Outbox,
     store::{Account, Store},
     tls::{self, Ca},
     transport::{Dial, Network, Transport},
 };
-use std::sync::atomic::AtomicBool;
 
 /// What a client needs to know before it connects.
 ///
@@ -137,15 +133,16 @@ impl ClientBuilder {
     /// [`ErrorKind::Storage`]. A device that was made is kept in the store: trying again with the
     /// same credentials is safe.
     pub async fn connect(self) -> Result<Client> {
-        let address: Address = self.address.parse()?;
+        let address = address::parse(&self.address)?;
+        let server_name = address.server.to_string();
         let store = match &self.store {
             Some(path) => Store::open(path)?,
             None => Store::memory(),
         };
-        let server = self.server.as_deref().unwrap_or_else(|| address.server());
+        let server = self.server.as_deref().unwrap_or(&server_name);
         let web = Web::new(account::base_url(server)?, tls::config(&self.ca, &[])?)?;
         let remember = store.file("transport");
-        let name = address.server().to_owned();
+        let name = address.server.clone();
         let mut network = Network::new(web, name, self.transport, self.ca.clone(), remember);
         let mut account = match store.account(&self.address)? {
             Some(account) => account,
@@ -175,7 +172,7 @@ impl ClientBuilder {
 
     async fn sign_in(
         &self,
-        address: &Address,
+        address: &UserAddress,
         store: &Store,
         account: &mut Account,
         network: &mut Network,
@@ -190,7 +187,12 @@ impl ClientBuilder {
         store.save_account(account)?;
         let device = account.key()?.public();
         let web = network.web();
-        let signed_in = web.sign_in(address.handle(), credential, device, &self.device_name);
+        let signed_in = web.sign_in(
+            address.handle.as_str(),
+            credential,
+            device,
+            &self.device_name,
+        );
         account.signed_in = Some(signed_in.await?);
         store.save_account(account)
     }
@@ -202,22 +204,9 @@ pub(crate) fn start(me: Me, store: Store, dial: Box<dyn Dial>) -> Result<Client>
     let notebook = store.notebook()?;
     let cursor = notebook.cursor.clone();
     let (calls, calls_out) = mpsc::channel(CALLS_QUEUED_MAX);
-    let (jobs, jobs_out) = mpsc::unbounded_channel();
-    let backlog = Arc::new(Backlog {
-        bytes: AtomicUsize::new(0),
-        waiting: AtomicBool::new(false),
-    });
     let shared = Arc::new(Shared::new(me, outbox, notebook, calls));
-    let intake = Intake::new(Arc::clone(&shared), jobs_out, Arc::clone(&backlog));
-    let driver = Driver::new(
-        Arc::clone(&shared),
-        store,
-        dial,
-        calls_out,
-        jobs,
-        backlog,
-        cursor,
-    );
+    let intake = Intake::new(Arc::clone(&shared));
+    let driver = Driver::new(Arc::clone(&shared), store, dial, calls_out, cursor);
     let client = Client::from_shared(shared);
     tokio::spawn(intake.run());
     tokio::spawn(driver.run());

@@ -170,16 +170,14 @@ impl Client {
     ) -> Result<Conversation> {
         let mut users = vec![];
         for who in members {
-            let user = match who.into() {
-                Who::Id(user) => Who::Id(user),
-                // Looked up first: a typing error must not leave a half-made group behind. The
-                // address is kept, since the lookup tells the home as well.
+            // Looked up first: a typing error must not leave a half-made group behind.
+            users.push(match who.into() {
+                Who::Id(user) => (user, None),
                 Who::Address(address) => {
-                    self.lookup(address.as_str()).await?;
-                    Who::Address(address)
+                    let found = self.lookup(address).await?;
+                    (found.user, Some(found.home))
                 }
-            };
-            users.push(user);
+            });
         }
         let root = Root {
             v: 1,
@@ -205,8 +203,8 @@ impl Client {
         if !title.is_empty() {
             let _ = conversation.set_title(title).await?;
         }
-        for user in users {
-            let _ = conversation.invite(user, Role::Member).await?;
+        for (user, home) in users {
+            let _ = conversation.invite_found(user, home, Role::Member).await?;
         }
         Ok(conversation)
     }

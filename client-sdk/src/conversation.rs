@@ -343,3 +343,6 @@ impl fmt::Debug for Conversation {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,7 +26,7 @@ use crate::{
     client::{Call, Shared, Stop},
     error::{Error, ErrorKind, Result},
     events::ConnectionState,
-    intake::{Backlog, Job},
+    intake::Job,
     limits::{HANDSHAKE_MS, SYNC_AFTER_MS},
     random,
     store::Store,
@@ -72,8 +72,6 @@ pub(crate) struct Driver {
     calls: mpsc::Receiver<Call>,
     /// Requests whose answer was lost with their session.
     again: VecDeque<Call>,
-    jobs: mpsc::UnboundedSender<Job>,
-    backlog: Arc<Backlog>,
     stop: watch::Receiver<Stop>,
     /// Everything up to here was handed to the intake.
     cursor: Option<Cursor>,
@@ -88,10 +86,11 @@ impl Driver {
         store: Store,
         dial: Box<dyn Dial>,
         calls: mpsc::Receiver<Call>,
-        jobs: mpsc::UnboundedSender<Job>,
-        backlog: Arc<Backlog>,
         cursor: Option<Cursor>,
     ) -> Self {
+        if let Some(cursor) = &cursor {
+            shared.set_taken(cursor.clone());
+        }
         Self {
             stop: shared.stop_changes(),
             shared,
@@ -99,8 +98,6 @@ impl Driver {
             dial,
             calls,
             again: VecDeque::new(),
-            jobs,
-            backlog,
             cursor,
             backoff: Backoff::default(),
             base: Instant::now(),
@@ -148,10 +145,10 @@ impl Driver {
             _store: store,
             calls,
             again,
-            jobs,
             ..
         } = self;
-        drop((store, calls, again, jobs));
+        drop((store, calls, again));
+        shared.jobs.close();
         shared.set_state(ConnectionState::Closed);
         shared.hub.close();
     }
@@ -198,7 +195,7 @@ impl Driver {
 
     async fn sync_now(&mut self) {
         self.sync_at = None;
-        let Some(file) = self.shared.outbox().to_sync() else {
+        let Some(file) = self.shared.outbox().take_unsynced() else {
             return;
         };
         let synced = tokio::task::spawn_blocking(move || file.sync_data()).await;
@@ -228,9 +225,12 @@ impl Driver {
             }
         };
         let first = self.cursor.is_none();
+        if first {
+            // Whatever becomes of this session, events begin here.
+            self.shared.set_taken(welcome.cursor.clone());
+        }
         self.cursor = Some(welcome.cursor.clone());
-        // The intake ends only after this task: the job cannot be lost.
-        let _ = self.jobs.send(Job::Welcome {
+        self.shared.jobs.push(Job::Welcome {
             cursor: welcome.cursor,
             reset: welcome.reset && !first,
             first,
@@ -300,24 +300,20 @@ fn prove(shared: &Shared, challenge: &Challenge) -> Result<comity_protocol::ids:
 async fn ask(link: &mut dyn Link, id: u64, request: Request) -> Result<Reply, End> {
     link.queue(&ClientFrame { id, request })?;
     std::future::poll_fn(|cx| link.poll_flush(cx)).await?;
-    loop {
-        let (frame, _) = std::future::poll_fn(|cx| link.poll_frame(cx)).await?;
-        match frame {
-            ServerFrame::Response {
-                id: answered,
-                reply,
-            } if answered == id => return Ok(*reply),
-            ServerFrame::Refused {
-                id: answered,
-                error,
-            } if answered == id => {
-                return Err(refused(error));
-            }
-            ServerFrame::Bye(error) => return Err(refused(error)),
-            _ => {
-                let text = "a frame that does not belong before the session is open";
-                return Err(Error::new(ErrorKind::Protocol, text).into());
-            }
+    let (frame, _) = std::future::poll_fn(|cx| link.poll_frame(cx)).await?;
+    match frame {
+        ServerFrame::Response {
+            id: answered,
+            reply,
+        } if answered == id => Ok(*reply),
+        ServerFrame::Refused {
+            id: answered,
+            error,
+        } if answered == id => Err(refused(error)),
+        ServerFrame::Bye(error) => Err(refused(error)),
+        _ => {
+            let text = "a frame that does not belong before the session is open";
+            Err(Error::new(ErrorKind::Protocol, text).into())
         }
     }
 }

@@ -1,30 +1,26 @@
 //! The task that takes updates in: verifies, tells what is new from what was told before, and
 //! publishes. One update after the other, so that events keep the server's order.
 
+mod jobs;
 mod lines;
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use comity_protocol::{
     ids::{ConversationId, EventId},
     session::{Anchor, Change, Cursor, Item, Page, Place, Reply, Request, Summary},
 };
-use tokio::{sync::mpsc, time};
+use tokio::time;
 
 use crate::{
     client::Shared,
     error::{Error, ErrorKind, Result},
     events::{Event, Mark, Notice, Warning},
     limits::{BACKLOG_SOFT_BYTES, CATCH_UP_NEWEST, CATCH_UP_PAGE_ITEMS, CATCH_UP_PAGES_MAX},
+    store::Progress,
     verify::{self, Failure},
 };
+pub(crate) use jobs::{Job, Jobs};
 use lines::Lines;
 
 /// Tries to learn an author's identity before a line is given up.
@@ -32,62 +28,33 @@ const IDENTITY_TRIES: u32 = 5;
 /// Wait between them.
 const IDENTITY_WAIT: Duration = Duration::from_secs(2);
 
-/// What the driver and the intake tell each other.
-#[derive(Debug)]
-pub(crate) struct Backlog {
-    /// Bytes of updates handed over and not yet taken in.
-    pub(crate) bytes: AtomicUsize,
-    /// The intake waits for an answer.
-    pub(crate) waiting: AtomicBool,
-}
-
-/// What the driver hands over.
-#[derive(Debug)]
-pub(crate) enum Job {
-    /// A session is open.
-    Welcome {
-        cursor: Cursor,
-        reset: bool,
-        first: bool,
-    },
-    /// Changes came.
-    Update {
-        cursor: Option<Cursor>,
-        changes: Vec<Change>,
-        bytes: usize,
-    },
-}
-
 pub(crate) struct Intake {
     shared: Arc<Shared>,
-    jobs: mpsc::UnboundedReceiver<Job>,
-    backlog: Arc<Backlog>,
     lines: Lines,
     /// Newest line taken in, by conversation.
     reached: BTreeMap<ConversationId, Place>,
 }
 
 impl Intake {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        jobs: mpsc::UnboundedReceiver<Job>,
-        backlog: Arc<Backlog>,
-    ) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let notebook = shared.notebook();
         let lines = Lines::new(notebook.handled.iter().copied());
         let reached = notebook.reached.clone();
         drop(notebook);
         Self {
             shared,
-            jobs,
-            backlog,
             lines,
             reached,
         }
     }
 
     pub(crate) async fn run(mut self) {
-        while let Some(job) = self.jobs.recv().await {
+        while let Some((job, waited)) = self.shared.jobs.next().await {
+            // What could not be taken in any more comes again at the next start: nothing behind
+            // it may be marked as read.
+            if self.over().is_some() {
+                return;
+            }
             match job {
                 Job::Welcome {
                     cursor,
@@ -95,30 +62,42 @@ impl Intake {
                     first,
                 } => {
                     if first {
-                        self.begin().await;
-                    } else if reset {
+                        self.begin(cursor).await;
+                        continue;
+                    }
+                    if reset {
                         self.shared.hub.publish(Event::Reset);
                         self.catch_up_all().await;
                     }
-                    self.shared.mark(Mark::Cursor(cursor));
+                    self.mark(cursor);
                 }
                 Job::Update {
-                    cursor,
-                    changes,
-                    bytes,
+                    cursor, changes, ..
                 } => {
+                    if waited >= BACKLOG_SOFT_BYTES {
+                        self.shared.wake.notify_one();
+                    }
                     for change in changes {
                         self.change(change).await;
                     }
                     if let Some(cursor) = cursor {
-                        self.shared.mark(Mark::Cursor(cursor));
-                    }
-                    let before = self.backlog.bytes.fetch_sub(bytes, Ordering::AcqRel);
-                    if before >= BACKLOG_SOFT_BYTES {
-                        self.shared.wake.notify_one();
+                        self.mark(cursor);
                     }
                 }
             }
+            // Verified lines cost time and no waiting: others get a turn.
+            tokio::task::consume_budget().await;
+        }
+    }
+
+    fn over(&self) -> Option<Error> {
+        self.shared.end()
+    }
+
+    fn mark(&self, cursor: Cursor) {
+        if self.over().is_none() {
+            self.shared.set_taken(cursor.clone());
+            self.shared.mark(Mark::Cursor(cursor));
         }
     }
 
@@ -210,10 +189,7 @@ impl Intake {
     ) -> Option<Arc<crate::message::Line>> {
         let mut tries = 0;
         loop {
-            // Set only around what may wait: it allows the driver to read on meanwhile.
-            self.backlog.waiting.store(true, Ordering::Release);
             let line = verify::line(&self.shared, conversation, item, version).await;
-            self.backlog.waiting.store(false, Ordering::Release);
             let error = match line {
                 Ok(line) => return Some(line),
                 Err(Failure::Unverified) => return None,
@@ -241,20 +217,9 @@ impl Intake {
         }
     }
 
-    /// A request of this task; the driver may read beyond the soft limit meanwhile.
-    async fn ask(&self, request: Request) -> Result<Reply> {
-        self.backlog.waiting.store(true, Ordering::Release);
-        let reply = self.shared.call(request).await;
-        self.backlog.waiting.store(false, Ordering::Release);
-        reply
-    }
-
     async fn list(&self) -> Option<Vec<Summary>> {
         loop {
-            self.backlog.waiting.store(true, Ordering::Release);
-            let list = self.shared.list().await;
-            self.backlog.waiting.store(false, Ordering::Release);
-            match list {
+            match self.shared.list().await {
                 Ok(list) => return Some(list),
                 Err(error) if error.is_retryable() => {
                     time::sleep(error.retry_after().unwrap_or(IDENTITY_WAIT)).await;
@@ -269,17 +234,30 @@ impl Intake {
     }
 
     /// A device that knows nothing yet: what is there now is history, what comes are events.
-    async fn begin(&mut self) {
-        let Some(list) = self.list().await else {
-            return;
-        };
-        for summary in list {
+    async fn begin(&mut self, cursor: Cursor) {
+        for summary in self.list().await.unwrap_or_default() {
             if let Some(newest) = summary.newest {
                 let reached = self.reached.entry(summary.conversation).or_insert(newest);
                 *reached = newest.max(*reached);
             }
             self.conversation(summary);
         }
+        if self.over().is_some() {
+            return;
+        }
+        // Nothing before this can be handed over, so it need not wait for the program to read.
+        let reached: Vec<_> = self.reached.iter().map(|(c, p)| (*c, *p)).collect();
+        let mut notebook = self.shared.notebook();
+        for chunk in reached.chunks(1_000) {
+            notebook.progress(Progress {
+                reached: chunk.to_vec(),
+                ..Progress::default()
+            });
+        }
+        notebook.progress(Progress {
+            cursor: Some(cursor),
+            ..Progress::default()
+        });
     }
 
     /// After a reset: the list, every line newer than the newest taken in, and what changed on the
@@ -364,9 +342,12 @@ impl Intake {
             anchor,
             limit: CATCH_UP_PAGE_ITEMS,
         };
-        match self.ask(request).await? {
+        match self.shared.call_for_intake(request).await? {
             Reply::Page(page) => Ok(page),
             _ => Err(Error::unexpected_reply()),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

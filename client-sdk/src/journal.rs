@@ -15,7 +15,8 @@ use crate::limits::RECORD_BYTES_MAX;
 
 const MAGIC: [u8; 7] = *b"comity:";
 const VERSION: u8 = 1;
-const HEADER_BYTES: u64 = 8;
+const HEADER_LEN: usize = 8;
+const HEADER_BYTES: u64 = HEADER_LEN as u64;
 
 /// The file, open for appending.
 #[derive(Debug)]
@@ -79,7 +80,7 @@ impl Journal {
         }
         journal.file.seek(SeekFrom::Start(0))?;
         let mut reader = BufReader::new(&journal.file);
-        let mut head = [0; HEADER_BYTES as usize];
+        let mut head = [0; HEADER_LEN];
         reader.read_exact(&mut head)?;
         if head[..7] != MAGIC {
             let text = format!("{} is no file of this program", path.display());
@@ -166,8 +167,8 @@ impl Journal {
     }
 }
 
-fn header() -> [u8; HEADER_BYTES as usize] {
-    let mut head = [VERSION; HEADER_BYTES as usize];
+fn header() -> [u8; HEADER_LEN] {
+    let mut head = [VERSION; HEADER_LEN];
     head[..7].copy_from_slice(&MAGIC);
     head
 }

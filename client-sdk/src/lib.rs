@@ -61,17 +61,20 @@ mod outbox;
 mod random;
 mod sending;
 mod store;
+#[cfg(test)]
+mod testing;
 mod tls;
 mod transport;
 mod verify;
 
-pub use address::{Address, Who};
+pub use address::Who;
 pub use builder::ClientBuilder;
 pub use client::{Client, Stats};
 pub use comity_protocol as protocol;
 pub use comity_protocol::{
     event::{Act, Attachment, Content, Field, Grant, Target},
     ids::{BlobId, ConversationId, DeviceKey, EventId, ServerId, UserId},
+    name::UserAddress,
     role::Role,
     session::{Code, LookedUp, Member, Place, Reaction, Summary},
     time::Timestamp,

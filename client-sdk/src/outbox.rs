@@ -218,7 +218,7 @@ impl Outbox {
     }
 
     /// A handle for syncing what was written since the last call, if anything was.
-    pub(crate) fn to_sync(&mut self) -> Option<File> {
+    pub(crate) fn take_unsynced(&mut self) -> Option<File> {
         if !std::mem::take(&mut self.dirty) {
             return None;
         }

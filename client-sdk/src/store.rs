@@ -86,7 +86,7 @@ impl Store {
         match lock.try_lock() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => {
-                let text = format!("another process uses the store {}", path.display());
+                let text = format!("another client uses the store {}", path.display());
                 return Err(Error::new(ErrorKind::Storage, text));
             }
             Err(fs::TryLockError::Error(error)) => return Err(failed(error)),
@@ -240,10 +240,11 @@ impl Notebook {
 
     /// Notes that events were handed over.
     pub(crate) fn progress(&mut self, progress: Progress) {
+        // Without a file nobody ever reads it.
         if self.journal.is_some() {
             self.write(&Record::Progress(progress.clone()));
+            self.take(progress);
         }
-        self.take(progress);
     }
 
     /// Notes a conversation as it is now. Returns whether anything is new.

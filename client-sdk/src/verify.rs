@@ -260,7 +260,7 @@ async fn check_device(shared: &Shared, user: UserId, device: DeviceKey) -> Resul
         Answer::Refuted => return Err(refuted()),
         Answer::Ask => {}
     }
-    let reply = shared.call(Request::Identity { user }).await;
+    let reply = shared.call_for_intake(Request::Identity { user }).await;
     let entries = match reply {
         Ok(Reply::Identity { entries }) => entries,
         Ok(_) => return Err(Error::unexpected_reply()),
@@ -296,6 +296,3 @@ fn proven(user: UserId, entries: &[Blob], device: &DeviceKey) -> Result<BTreeSet
     }
     Ok(devices)
 }
-
-#[cfg(test)]
-mod tests;

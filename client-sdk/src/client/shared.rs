@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -15,7 +15,7 @@ use comity_protocol::{
     ids::{Blob, ConversationId, Nonce, ServerId, UserId},
     limits::EVENT_BYTES_MAX,
     role::Role,
-    session::{Reply, Request, Summary, WireError},
+    session::{Cursor, Reply, Request, Summary, WireError},
     signing::SecretKey,
 };
 use std::sync::Arc;
@@ -29,6 +29,7 @@ use crate::{
     clock,
     error::{Error, ErrorKind, Result},
     events::{ConnectionState, Event as Told, Hub, Mark, Warning},
+    intake::Jobs,
     limits::{CONVERSATIONS_KNOWN_MAX, REQUEST_MS},
     outbox::{Outbox, Ticket},
     random,
@@ -74,6 +75,11 @@ pub(crate) struct Shared {
     pub(crate) reconnect: Notify,
     state: watch::Sender<ConnectionState>,
     stop: watch::Sender<Stop>,
+    pub(crate) jobs: Jobs,
+    /// Everything up to here was taken in.
+    taken: Mutex<Option<Cursor>>,
+    /// Answers that have to come before lines can be taken in.
+    pub(crate) waiting: AtomicUsize,
     pub(crate) unverified: AtomicU64,
     pub(crate) sessions: AtomicU64,
 }
@@ -103,6 +109,9 @@ impl Shared {
             reconnect: Notify::new(),
             state: watch::Sender::new(ConnectionState::Connecting),
             stop: watch::Sender::new(Stop::No),
+            taken: Mutex::new(None),
+            jobs: Jobs::default(),
+            waiting: AtomicUsize::new(0),
             unverified: AtomicU64::new(0),
             sessions: AtomicU64::new(0),
         }
@@ -118,6 +127,14 @@ impl Shared {
 
     pub(crate) fn identities(&self) -> MutexGuard<'_, Identities> {
         lock(&self.identities)
+    }
+
+    pub(crate) fn taken(&self) -> Option<Cursor> {
+        lock(&self.taken).clone()
+    }
+
+    pub(crate) fn set_taken(&self, cursor: Cursor) {
+        *lock(&self.taken) = Some(cursor);
     }
 
     pub(crate) fn mark(&self, mark: Mark) {
@@ -153,7 +170,7 @@ impl Shared {
     }
 
     /// Why there will never be a session again, if so.
-    fn end(&self) -> Option<Error> {
+    pub(crate) fn end(&self) -> Option<Error> {
         if *self.stop.borrow() != Stop::No {
             return Some(Error::closed());
         }
@@ -219,6 +236,22 @@ impl Shared {
         }
     }
 
+    /// A request whose answer lets lines be taken in: the session reads on until it comes, however
+    /// much is waiting.
+    pub(crate) async fn call_for_intake(&self, request: Request) -> Result<Reply> {
+        struct Waiting<'a>(&'a AtomicUsize);
+        impl Drop for Waiting<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::AcqRel);
+            }
+        }
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        let _waiting = Waiting(&self.waiting);
+        // The session may have stopped reading before.
+        self.wake.notify_one();
+        self.call(request).await
+    }
+
     /// The whole list of conversations, bounded.
     pub(crate) async fn list(&self) -> Result<Vec<Summary>> {
         let mut all: Vec<Summary> = vec![];
@@ -227,7 +260,7 @@ impl Shared {
                 offset: u32::try_from(all.len()).unwrap_or(u32::MAX),
                 limit: CONVERSATIONS_PAGE,
             };
-            let reply = self.call(request).await?;
+            let reply = self.call_for_intake(request).await?;
             let Reply::Conversations {
                 summaries,
                 complete,

@@ -34,7 +34,17 @@ impl Conversation {
     /// [`ErrorKind::Conflict`] if the user has that role, [`ErrorKind::NotFound`], or
     /// [`ErrorKind::Offline`]; nothing was sent then.
     pub async fn invite(&self, who: impl Into<Who>, role: Role) -> Result<Outgoing> {
-        let subject = self.subject(who.into()).await?;
+        let (user, home) = self.find(who.into()).await?;
+        self.invite_found(user, home, role).await
+    }
+
+    pub(crate) async fn invite_found(
+        &self,
+        user: UserId,
+        home: Option<ServerId>,
+        role: Role,
+    ) -> Result<Outgoing> {
+        let subject = self.subject_at(user, home).await?;
         if subject.grantee.role > role {
             let text = format!("already {}: use set_role to demote", subject.grantee.role);
             return Err(Error::new(ErrorKind::Conflict, text));
@@ -177,14 +187,22 @@ impl Conversation {
         self.queue(claims, Act::Grant(grant), None)
     }
 
-    async fn subject(&self, who: Who) -> Result<Subject> {
-        let (user, home) = match who {
+    async fn find(&self, who: Who) -> Result<(UserId, Option<ServerId>)> {
+        Ok(match who {
             Who::Id(user) => (user, None),
             Who::Address(address) => {
                 let found = self.client.lookup(address).await?;
                 (found.user, Some(found.home))
             }
-        };
+        })
+    }
+
+    async fn subject(&self, who: Who) -> Result<Subject> {
+        let (user, home) = self.find(who).await?;
+        self.subject_at(user, home).await
+    }
+
+    async fn subject_at(&self, user: UserId, home: Option<ServerId>) -> Result<Subject> {
         let grantee = self.grantee(Some(user)).await?;
         let Some(home) = grantee.home.or(home) else {
             let text = "the user's home server is not known here: name the user by address";

@@ -217,7 +217,7 @@ impl Driver {
 
     fn sync_in_background(&mut self) {
         self.sync_at = None;
-        if let Some(file) = self.shared.outbox().to_sync() {
+        if let Some(file) = self.shared.outbox().take_unsynced() {
             tokio::task::spawn_blocking(move || {
                 if let Err(error) = file.sync_data() {
                     tracing::warn!(%error, "the outbox could not be synced");
@@ -227,14 +227,18 @@ impl Driver {
     }
 
     /// Whether the intake can take more.
-    fn may_read(&self) -> Result<bool, End> {
-        let bytes = self.backlog.bytes.load(Ordering::Acquire);
+    fn may_read(&mut self) -> Result<bool, End> {
+        let bytes = self.shared.jobs.bytes();
         if bytes < BACKLOG_SOFT_BYTES {
             return Ok(true);
         }
         // The intake may be waiting for an answer that comes behind these updates.
-        let waiting = self.backlog.waiting.load(Ordering::Acquire);
+        let waiting = self.shared.waiting.load(Ordering::Acquire) > 0;
         if waiting && bytes >= BACKLOG_HARD_BYTES {
+            // What was not taken in is dropped here and comes again: so the answer waited for, which
+            // is asked for first on the next session, comes before too much else.
+            self.shared.jobs.clear();
+            self.cursor = self.shared.taken();
             let text = "updates came faster than their authors could be verified";
             return Err(Error::new(ErrorKind::Unavailable, text).into());
         }
@@ -252,8 +256,7 @@ impl Driver {
                 if cursor.is_some() {
                     self.cursor.clone_from(&cursor);
                 }
-                self.backlog.bytes.fetch_add(bytes, Ordering::AcqRel);
-                let _ = self.jobs.send(Job::Update {
+                self.shared.jobs.push(Job::Update {
                     cursor,
                     changes,
                     bytes,
@@ -265,7 +268,7 @@ impl Driver {
                     let _ = call.reply.send(Ok(*reply));
                     Ok(())
                 }
-                Some(Token::Send(number)) => self.accepted(number, *reply),
+                Some(Token::Send(number)) => self.accepted(number, &reply),
                 Some(Token::Ping) | None => Ok(()),
             },
             ServerFrame::Refused { id, error } => {
@@ -282,8 +285,8 @@ impl Driver {
         }
     }
 
-    fn accepted(&self, number: u64, reply: Reply) -> Result<(), End> {
-        let Reply::Accepted(Accepted { event, place }) = reply else {
+    fn accepted(&self, number: u64, reply: &Reply) -> Result<(), End> {
+        let Reply::Accepted(Accepted { event, place }) = *reply else {
             return Err(Error::unexpected_reply().into());
         };
         let mut outbox = self.shared.outbox();

@@ -127,6 +127,3 @@ fn kind(line: &Line, before: Option<Told>, now: Details, appeared: bool) -> Line
         _ => LineEvent::Changed,
     }
 }
-
-#[cfg(test)]
-mod tests;

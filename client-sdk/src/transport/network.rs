@@ -8,10 +8,9 @@ use std::{
     time::Duration,
 };
 
-use comity_protocol::{ids::ServerId, session::ALPN};
+use comity_protocol::{ids::ServerId, name::ServerName, session::ALPN};
 use futures::{FutureExt, future::BoxFuture};
 use quinn::crypto::rustls::QuicClientConfig;
-use rustls_pki_types::ServerName;
 use tokio::{net::TcpStream, time};
 use tokio_rustls::TlsConnector;
 
@@ -33,7 +32,7 @@ const QUIC_IDLE_MS: u32 = 60_000;
 pub(crate) struct Network {
     web: Web,
     /// The name in the user's address: whoever answers must bear it.
-    name: String,
+    name: ServerName,
     /// Known after the first sign-in: whoever answers must be it.
     server: Option<ServerId>,
     transport: Transport,
@@ -47,7 +46,7 @@ pub(crate) struct Network {
 impl Network {
     pub(crate) fn new(
         web: Web,
-        name: String,
+        name: ServerName,
         transport: Transport,
         extra: Vec<Ca>,
         remember: Option<PathBuf>,
@@ -79,8 +78,8 @@ impl Network {
     /// Asks the server who it is, and compares.
     pub(crate) async fn discover(&mut self) -> Result<Discovered> {
         let found = self.web.discover().await?;
-        if !found.name.eq_ignore_ascii_case(&self.name) {
-            let text = format!("the server is {:?} and not {:?}", found.name, self.name);
+        if found.name.parse().as_ref() != Ok(&self.name) {
+            let text = format!("the server is {:?} and not {}", found.name, self.name);
             return Err(Error::new(ErrorKind::Untrusted, text));
         }
         if self.server.is_some_and(|server| server != found.server) {
@@ -190,7 +189,7 @@ impl Network {
             let endpoint = quinn::Endpoint::client(local).map_err(|e| failed().because(e))?;
             let connecting = endpoint.connect_with(config.clone(), address, &host);
             let connecting = connecting.map_err(|e| failed().because(e))?;
-            let connection = connecting.await.map_err(|e| failed().because(e))?;
+            let connection = connecting.await.map_err(quic_failed)?;
             let (send, receive) = connection
                 .open_bi()
                 .await
@@ -216,7 +215,7 @@ impl Network {
         let host = self.host()?;
         let tls = if encrypted {
             let config = tls::config(&self.extra, &[b"http/1.1"])?;
-            let name = ServerName::try_from(host.clone()).map_err(|e| {
+            let name = rustls_pki_types::ServerName::try_from(host.clone()).map_err(|e| {
                 Error::new(ErrorKind::Invalid, format!("{host} is no server name")).because(e)
             })?;
             Some((TlsConnector::from(Arc::new(config)), name))
@@ -264,6 +263,22 @@ async fn first_that_works<F: Future<Output = Result<Dialed>>>(
         }
     }
     Err(error)
+}
+
+fn quic_failed(error: quinn::ConnectionError) -> Error {
+    // TLS alerts 42 to 48 are about certificates; QUIC adds 0x100 to an alert.
+    let distrust = match &error {
+        quinn::ConnectionError::TransportError(e) => (0x12a..=0x130).contains(&u64::from(e.code)),
+        _ => false,
+    };
+    if distrust {
+        return Error::new(
+            ErrorKind::Untrusted,
+            "the server did not prove to be itself",
+        )
+        .because(error);
+    }
+    Error::new(ErrorKind::Offline, "QUIC failed").because(error)
 }
 
 /// A failed TLS handshake: distrust, or a network that failed.

@@ -74,11 +74,14 @@ fn a_passing_refusal_holds_only_its_lane_and_then_goes_ahead_alone() {
     queue.refused(2, 0, Some(7_000));
     push(&mut queue, 4, 2, None);
     assert_eq!(queue.next_hold(), Some(5_000));
-    assert_eq!(leaving(&mut queue, 4_999), [1, 3]);
+    assert!(leaving(&mut queue, 4_999).is_empty());
     queue.session_lost();
-    assert_eq!(leaving(&mut queue, 5_000), [1, 0]);
+    assert_eq!(leaving(&mut queue, 5_000), [0]);
     assert!(queue.accepted(0).is_some());
-    assert_eq!(leaving(&mut queue, 6_999), [2]);
+    assert_eq!(leaving(&mut queue, 6_999), [1]);
+    assert_eq!(leaving(&mut queue, 7_000), [2]);
+    assert!(queue.accepted(2).is_some());
+    assert_eq!(leaving(&mut queue, 7_000), [3]);
 }
 
 #[test]
