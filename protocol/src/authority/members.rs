@@ -223,13 +223,15 @@ impl Authority {
             .and_then(|value| Role::try_from(value).ok())
             .unwrap_or(Role::Member)
     }
-}
 
-impl Authority {
-    /// The author of an event that is held.
+    /// The author of an event that is held; none while only its id is known.
     #[must_use]
     pub fn author_of(&self, graph: &Graph, event: &EventId) -> Option<UserId> {
-        let ix = graph.find_event(event).find_map(|at| self.entry_at(at))?;
-        self.subjects[self.entries[ix.0 as usize].author.0 as usize].id
+        let mut held = graph.find_event(event).filter_map(|at| self.entry_at(at));
+        // An appearance whose event is not held yet has no author; another may.
+        held.find_map(|ix| {
+            let author = self.entries[ix.0 as usize].author;
+            self.subjects.get(author.0 as usize)?.id
+        })
     }
 }

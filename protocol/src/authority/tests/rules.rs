@@ -330,6 +330,26 @@ fn commit_that_follows_the_advice_is_taken_and_names_each_act_once() {
 }
 
 #[test]
+fn author_is_known_once_the_event_is() {
+    let mut room = Room::new();
+    let event = room.by('U', message());
+    let id = event.0;
+    let how = How {
+        seen: room.world.all(),
+        at_ms: NOW.0,
+        ..How::default()
+    };
+    let i = room.world.commit(home('u'), &how, vec![event]);
+    room.server.take_only(&room.world, i, |_| false);
+    let author = |room: &Room| room.server.authority.author_of(&room.server.graph, &id);
+    assert_eq!(author(&room), None);
+    assert_eq!(room.verdict(i), Verdict::Waits(Awaited::Event));
+    room.server.tell(&room.world, i, |_| true);
+    assert_eq!(author(&room), Some(user('U')));
+    assert!(room.verdict(i).stands());
+}
+
+#[test]
 fn codes_are_unique_and_stable_in_form() {
     let mut codes: Vec<&str> = Reason::ALL.iter().map(|r| r.code()).collect();
     let form = |code: &&str| code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
