@@ -63,7 +63,11 @@ pub(crate) struct Names(BTreeMap<(ConversationId, UserId), String>);
 
 impl Names {
     pub(crate) fn learn(&mut self, conversation: ConversationId, members: &[Member]) {
-        for member in members {
+        // A cache: what is forgotten is asked for again.
+        if self.0.len() + members.len() > NAMES_MAX {
+            self.0.clear();
+        }
+        for member in members.iter().take(NAMES_MAX) {
             self.0
                 .insert((conversation, member.user), member_name(member));
         }
