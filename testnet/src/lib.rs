@@ -1,0 +1,14 @@
+//! A whole Comity network on one machine: run it, play logs on it, break it, measure it, and prove
+//! what is claimed of it. Everything runs on real processes and through the SDK.
+
+pub mod ca;
+pub mod claims;
+pub mod cli;
+pub mod compare;
+pub mod logs;
+pub mod machine;
+pub mod network;
+pub mod process;
+pub mod proxy;
+pub mod replay;
+pub mod up;
