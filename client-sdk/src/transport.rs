@@ -16,7 +16,10 @@ pub(crate) use network::Network;
 #[cfg(test)]
 pub(crate) use stream::StreamLink;
 
-use crate::{error::Result, events::Via};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    events::Via,
+};
 
 /// Which transport to use.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -54,6 +57,16 @@ pub(crate) trait Link: Send + fmt::Debug {
 pub(crate) struct Dialed {
     pub(crate) link: Box<dyn Link>,
     pub(crate) via: Via,
+}
+
+/// The end of a connection, in words for people.
+fn lost_io(error: std::io::Error) -> Error {
+    use std::io::ErrorKind::{ConnectionReset, UnexpectedEof};
+    // The TLS library's text about a missing close message explains nothing to anybody.
+    if matches!(error.kind(), UnexpectedEof | ConnectionReset) {
+        return Error::new(ErrorKind::Offline, "the server closed the connection");
+    }
+    Error::new(ErrorKind::Offline, "the connection was lost").because(error)
 }
 
 /// Something that makes links to the home server.

@@ -118,7 +118,10 @@ impl Network {
                 Err(quic_error) => {
                     tracing::debug!(error = %quic_error.chain(), "QUIC does not get through");
                     let dialed = self.websocket(found).await?;
-                    self.remember(Some(clock::now().0));
+                    // Distrust comes from a missing root, not from the path to the server.
+                    if quic_error.kind() != ErrorKind::Untrusted {
+                        self.remember(Some(clock::now().0));
+                    }
                     Ok(dialed)
                 }
             },

@@ -9,7 +9,7 @@ use std::{
 use comity_protocol::session::{ClientFrame, FrameBuffer, ServerFrame, frame_bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::Link;
+use super::{Link, lost_io};
 use crate::error::{Error, ErrorKind, Result};
 
 const READ_BYTES: usize = 16 * 1024;
@@ -40,10 +40,6 @@ impl<S, K> StreamLink<S, K> {
     }
 }
 
-fn lost(error: std::io::Error) -> Error {
-    Error::new(ErrorKind::Offline, "the connection was lost").because(error)
-}
-
 impl<S: AsyncRead + AsyncWrite + Unpin + Send, K: Send> Link for StreamLink<S, K> {
     fn queue(&mut self, frame: &ClientFrame) -> Result<()> {
         let bytes = frame_bytes(frame)
@@ -59,9 +55,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, K: Send> Link for StreamLink<S, K
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         while self.written < self.out.len() {
             let rest = &self.out[self.written..];
-            let n = ready!(Pin::new(&mut self.stream).poll_write(cx, rest)).map_err(lost)?;
+            let n = ready!(Pin::new(&mut self.stream).poll_write(cx, rest)).map_err(lost_io)?;
             if n == 0 {
-                return Poll::Ready(Err(lost(std::io::ErrorKind::WriteZero.into())));
+                return Poll::Ready(Err(lost_io(std::io::ErrorKind::WriteZero.into())));
             }
             self.written += n;
         }
@@ -69,7 +65,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, K: Send> Link for StreamLink<S, K
         // One large burst must not hold its memory for the life of the connection.
         self.out.shrink_to(READ_BYTES);
         self.written = 0;
-        Pin::new(&mut self.stream).poll_flush(cx).map_err(lost)
+        Pin::new(&mut self.stream).poll_flush(cx).map_err(lost_io)
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<(ServerFrame, usize)>> {
@@ -81,7 +77,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, K: Send> Link for StreamLink<S, K
                 return Poll::Ready(Ok((frame, std::mem::take(&mut self.uncounted))));
             }
             let mut buffer = ReadBuf::new(&mut self.read);
-            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)).map_err(lost)?;
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)).map_err(lost_io)?;
             if buffer.filled().is_empty() {
                 let text = "the server closed the connection";
                 return Poll::Ready(Err(Error::new(ErrorKind::Offline, text)));

@@ -28,7 +28,7 @@ use tokio_tungstenite::{
     },
 };
 
-use super::Link;
+use super::{Link, lost_io};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The default buffers cost 128 KiB a connection.
@@ -51,6 +51,7 @@ fn lost(error: WsError) -> Error {
         WsError::Capacity(_) | WsError::Protocol(_) | WsError::Utf8(_) => {
             Error::new(ErrorKind::Protocol, "the server sent a bad frame").because(error)
         }
+        WsError::Io(error) => lost_io(error),
         error => Error::new(ErrorKind::Offline, "the connection was lost").because(error),
     }
 }
