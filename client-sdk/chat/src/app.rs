@@ -4,8 +4,8 @@ use std::{future::Future, io::Write, time::SystemTime};
 
 use anyhow::{Context, Result, bail};
 use comity_sdk::{
-    Client, ConnectionState, Conversation, ConversationId, Draft, Error, Event, EventId, Events,
-    Member, Message, Outgoing, Role, SendState, Timestamp, UserId,
+    Act, Client, ConnectionState, Conversation, ConversationId, Draft, Error, Event, EventId,
+    Events, Grant, Member, Message, Outgoing, Role, SendState, Target, Timestamp, UserId,
 };
 use tokio::{sync::mpsc, task::JoinHandle, time};
 
@@ -21,6 +21,8 @@ const NAMES_WAIT: time::Duration = time::Duration::from_secs(2);
 const OPENED_LINES: u32 = 20;
 /// Conversations listed.
 const LISTED: usize = 100;
+/// Acceptances not yet printed.
+const ACCEPTED_WAITING: usize = 64;
 
 /// What a command that asked the server ended in.
 enum Outcome {
@@ -47,6 +49,9 @@ pub(crate) struct App {
     names: Names,
     state: Option<String>,
     failed: bool,
+    /// Acceptances of what was sent, each from a task that waits for one.
+    accepted: mpsc::Receiver<EventId>,
+    on_accepted: mpsc::Sender<EventId>,
 }
 
 fn now() -> Timestamp {
@@ -64,7 +69,10 @@ fn say(line: &str) {
 
 impl App {
     pub(crate) fn new(client: Client) -> Self {
+        let (on_accepted, accepted) = mpsc::channel(ACCEPTED_WAITING);
         Self {
+            accepted,
+            on_accepted,
             events: client.events(),
             client,
             open: None,
@@ -108,6 +116,7 @@ impl App {
                         Err(error) => self.complain(&error.chain()),
                     }
                 }
+                Some(event) = self.accepted.recv() => self.mark(event, "✓"),
                 event = self.events.next() => match event {
                     Some(event) => self.event(event).await,
                     None => bail!("the connection was closed"),
@@ -350,6 +359,13 @@ impl App {
 
     /// Tells that something is on its way; its arrival is told by its own event.
     fn sent(&mut self, outgoing: &Outgoing, what: &str) {
+        let (waiting, tell) = (outgoing.clone(), self.on_accepted.clone());
+        // A refusal is told by its own event.
+        tokio::spawn(async move {
+            if waiting.accepted().await.is_ok() {
+                let _ = tell.send(waiting.event_id()).await;
+            }
+        });
         let number = self.numbers.of(Numbered {
             conversation: outgoing.conversation_id(),
             event: outgoing.event_id(),
@@ -376,8 +392,17 @@ impl App {
     }
 
     async fn line(&mut self, message: &Message, before: &str) {
-        self.learn_names(message.conversation_id(), message.author())
-            .await;
+        let conversation = message.conversation_id();
+        self.learn_names(conversation, message.author()).await;
+        if let Act::Grant(Grant {
+            target: Target::User { user, .. },
+            ..
+        }) = message.act()
+        {
+            // Whoever was a stranger may have a name from now on.
+            self.names.forget(conversation, *user);
+            self.learn_names(conversation, *user).await;
+        }
         let line = render::line(message, &mut self.numbers, &self.names, now());
         let elsewhere = self.elsewhere(message.conversation_id());
         say(&format!("{elsewhere}{before}{line}"));
@@ -412,10 +437,8 @@ impl App {
 
     async fn event(&mut self, event: Event) {
         match event {
-            // The own line was typed: only its arrival is news.
-            Event::Message(m) | Event::Activity(m) if m.is_own() && self.known(m.id()) => {
-                self.mark(m.id(), "✓");
-            }
+            // The own line was typed: its acceptance is told by its mark.
+            Event::Message(m) if m.is_own() && self.known(m.id()) => {}
             Event::Message(m) | Event::Activity(m) => self.line(&m, "").await,
             Event::Edited(m) => self.line(&m, "edited: ").await,
             Event::Deleted(m) => self.line(&m, "").await,
@@ -496,10 +519,19 @@ impl App {
 
 /// A conversation by its title, or by the first characters of its id.
 fn find(conversations: &[Conversation], name: &str) -> Option<Conversation> {
+    let lower = name.to_lowercase();
     let titled = |c: &&Conversation| c.title().as_deref() == Some(name);
-    let begins = |c: &&Conversation| name.len() >= 4 && c.id().to_string().starts_with(name);
-    let found = conversations.iter().find(titled);
-    found.or_else(|| conversations.iter().find(begins)).cloned()
+    let begins = |c: &&Conversation| {
+        let title = c.title().unwrap_or_default().to_lowercase();
+        title.starts_with(&lower) || name.len() >= 4 && c.id().to_string().starts_with(name)
+    };
+    if let Some(found) = conversations.iter().find(titled) {
+        return Some(found.clone());
+    }
+    let mut found = conversations.iter().filter(begins);
+    // Of several that begin so none is meant for certain.
+    let first = found.next()?;
+    found.next().is_none().then(|| first.clone())
 }
 
 async fn open(conversation: Conversation) -> Result<Outcome, Error> {

@@ -37,7 +37,7 @@ Type /help inside for the commands.";
 struct Args {
     /// Who you are: alice@eu.example
     address: String,
-    /// Sign in with this device token, the first time
+    /// Sign in with this device token, the first time; with --sign-up, an invitation's
     #[arg(
         long,
         value_name = "TOKEN",
@@ -45,7 +45,10 @@ struct Args {
         hide_env_values = true
     )]
     token: Option<String>,
-    /// Make a new user with this invitation
+    /// Make a new user with the invitation given as --token
+    #[arg(long, requires = "token")]
+    sign_up: bool,
+    /// The same in one word: make a new user with this invitation
     #[arg(long, value_name = "TOKEN", conflicts_with = "token")]
     invite: Option<String>,
     /// Password; better in the environment than on the command line, where others can read it
@@ -112,7 +115,11 @@ async fn run(args: Args) -> Result<bool> {
         builder = builder.ca(ca);
     }
     let known = store.join("account.json").exists();
-    builder = match (args.token, args.invite, args.password) {
+    let (token, invite) = match args.token {
+        Some(token) if args.sign_up => (None, Some(token)),
+        token => (token, args.invite),
+    };
+    builder = match (token, invite, args.password) {
         (Some(token), _, _) => builder.token(token),
         (None, Some(token), Some(password)) => builder.sign_up(password, token),
         (None, Some(token), None) if !known => builder.sign_up(ask_password()?, token),

@@ -77,6 +77,10 @@ impl Names {
         self.0.contains_key(&(conversation, user))
     }
 
+    pub(crate) fn forget(&mut self, conversation: ConversationId, user: UserId) {
+        self.0.remove(&(conversation, user));
+    }
+
     /// Shows a user by id from now on.
     pub(crate) fn stranger(&mut self, conversation: ConversationId, user: UserId) {
         self.0
