@@ -11,7 +11,7 @@ use std::{
 use comity_protocol::{
     commit::UnverifiedCommit,
     conversation::{CheckedBundle, Received, RoleChange, Taken},
-    event::{SealedContent, SignedEvent},
+    event::{Act, SealedContent, SignedEvent},
     ids::{ConversationId, DeviceKey, EventId, ServerId, UserId},
     link::{Bundle, Offer, Range, Verdict},
     role::Role,
@@ -617,21 +617,37 @@ impl ShardState {
         user: Option<UserId>,
         home: Option<ServerId>,
     ) -> Result<Grantee, WireError> {
-        let authority_of = self.known(id)?;
-        let (authority, graph) = (
-            authority_of.machine.authority(),
-            authority_of.machine.graph(),
-        );
+        let me = self.shared.me;
+        let open = self.known(id)?;
+        let (authority, graph) = (open.machine.authority(), open.machine.graph());
         let own_role = authority.role(asker);
-        if own_role == Role::None && user != Some(*asker) {
-            return Err(not_found());
-        }
         let Some(user) = user else {
+            // The door: what the asker may come in as, told to whoever holds the conversation's id.
+            let lets_in = |role: &Role| {
+                let join = Act::Join {
+                    role: *role,
+                    home: me,
+                };
+                authority
+                    .judge_new(graph, now(), &me, asker, *role, &join)
+                    .is_ok()
+            };
+            let role = [Role::Member, Role::Guest]
+                .into_iter()
+                .find(lets_in)
+                .unwrap_or_default();
+            if role == Role::None && own_role == Role::None {
+                return Err(not_found());
+            }
             return Ok(Grantee {
+                role,
                 own_role,
                 ..Grantee::default()
             });
         };
+        if own_role == Role::None && user != *asker {
+            return Err(not_found());
+        }
         Ok(Grantee {
             role: authority.role(&user),
             own_role,

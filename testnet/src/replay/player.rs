@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use comity_sdk::{Client, Draft, EventId, Outgoing, Place, Replicas};
 use indicatif::ProgressBar;
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinSet};
 
 use super::Stage;
 use crate::logs::{Kind, script::Script};
@@ -65,7 +65,7 @@ pub(super) async fn play(
     );
     let acts = Arc::new(AtomicU64::new(0));
     let started = Instant::now();
-    let mut users = tokio::task::JoinSet::new();
+    let mut users = JoinSet::new();
     for (number, client) in clients.iter().enumerate() {
         let steps: Vec<usize> = (0..script.steps.len())
             .filter(|i| script.steps[*i].user.0 as usize == number)
@@ -112,16 +112,19 @@ type Spoken = Vec<(usize, EventId, Place)>;
 impl User {
     async fn speak(self, steps: Vec<usize>) -> anyhow::Result<Spoken> {
         let conversation = self.client.conversation(self.stage);
-        let (mut spoken, mut under_way) = (Vec::new(), std::collections::VecDeque::new());
+        let (mut spoken, mut under_way) = (Vec::new(), JoinSet::new());
         for i in steps {
             let step = &self.script.steps[i];
             self.wait_for_time(i).await;
+            let context = || format!("line {} by {}", step.i, self.client.address());
             let outgoing = match step.kind {
                 Kind::Message | Kind::Action => {
                     if !step.was_member {
                         // A log lacks a join now and then; who speaks must have come in.
                         self.settle(&mut under_way, &mut spoken, 0).await?;
-                        self.act(conversation.join().await?).await?;
+                        self.act(conversation.join().await.with_context(context)?)
+                            .await
+                            .with_context(context)?;
                     }
                     let mut draft = Draft::text(step.body.clone());
                     if step.kind == Kind::Action {
@@ -136,12 +139,16 @@ impl User {
                 Kind::Part | Kind::Quit if !step.was_member => continue,
                 Kind::Join => {
                     self.settle(&mut under_way, &mut spoken, 0).await?;
-                    self.act(conversation.join().await?).await?;
+                    self.act(conversation.join().await.with_context(context)?)
+                        .await
+                        .with_context(context)?;
                     continue;
                 }
                 Kind::Part | Kind::Quit => {
                     self.settle(&mut under_way, &mut spoken, 0).await?;
-                    self.act(conversation.leave().await?).await?;
+                    self.act(conversation.leave().await.with_context(context)?)
+                        .await
+                        .with_context(context)?;
                     continue;
                 }
                 Kind::Nick => {
@@ -152,7 +159,8 @@ impl User {
                     continue;
                 }
             };
-            under_way.push_back((i, outgoing));
+            // Each line is followed by itself: others may wait for it while this user waits for them.
+            under_way.spawn(self.follow(i, outgoing));
             self.settle(&mut under_way, &mut spoken, UNDER_WAY - 1)
                 .await?;
         }
@@ -194,31 +202,50 @@ impl User {
     /// Waits until at most `left` lines are under way.
     async fn settle(
         &self,
-        under_way: &mut std::collections::VecDeque<(usize, Outgoing)>,
+        under_way: &mut JoinSet<anyhow::Result<(usize, EventId, Place)>>,
         spoken: &mut Spoken,
         left: usize,
     ) -> anyhow::Result<()> {
         while under_way.len() > left {
-            let Some((step, outgoing)) = under_way.pop_front() else {
+            let Some(done) = under_way.join_next().await else {
                 break;
             };
-            let place = accepted(&outgoing).await.with_context(|| {
-                let step = &self.script.steps[step];
-                format!("line {} of {}", step.i, self.client.address())
-            })?;
-            let event = outgoing.event_id();
-            // An answer is sent after its target reached the answering user's server.
-            if self.is_answered(step) {
-                let there = outgoing.replicated(Replicas::All);
-                tokio::time::timeout(PATIENCE, there)
-                    .await
-                    .context("replicating")??;
-            }
-            spoken.push((step, event, place));
-            self.heard[step].send_replace(Some(event));
-            self.bar.inc(1);
+            spoken.push(done??);
         }
         Ok(())
+    }
+
+    /// Follows a line until it was accepted and, if somebody answers it, is everywhere.
+    fn follow(
+        &self,
+        step: usize,
+        outgoing: Outgoing,
+    ) -> impl Future<Output = anyhow::Result<(usize, EventId, Place)>> + Send + use<> {
+        let context = format!(
+            "line {} of {}",
+            self.script.steps[step].i,
+            self.client.address()
+        );
+        let (answered, heard, bar) = (
+            self.is_answered(step),
+            Arc::clone(&self.heard),
+            self.bar.clone(),
+        );
+        async move {
+            let place = accepted(&outgoing).await.with_context(|| context.clone())?;
+            let event = outgoing.event_id();
+            // An answer is sent after its target reached the answering user's server.
+            if answered {
+                let there =
+                    tokio::time::timeout(PATIENCE, outgoing.replicated(Replicas::All)).await;
+                there
+                    .with_context(|| format!("{context}: not everywhere in time"))?
+                    .context(context)?;
+            }
+            heard[step].send_replace(Some(event));
+            bar.inc(1);
+            Ok((step, event, place))
+        }
     }
 
     fn is_answered(&self, step: usize) -> bool {
