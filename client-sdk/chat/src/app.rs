@@ -21,6 +21,8 @@ const NAMES_WAIT: time::Duration = time::Duration::from_secs(2);
 const OPENED_LINES: u32 = 20;
 /// Conversations listed.
 const LISTED: usize = 100;
+/// Direct conversations of a list whose partner is asked for.
+const PARTNERS_ASKED: usize = 20;
 /// Acceptances not yet printed.
 const ACCEPTED_WAITING: usize = 64;
 
@@ -28,7 +30,7 @@ const ACCEPTED_WAITING: usize = 64;
 enum Outcome {
     Nothing,
     Complain(String),
-    Listed(Vec<Conversation>),
+    Listed(Vec<(Conversation, Vec<Member>)>),
     Opened {
         conversation: Conversation,
         members: Vec<Member>,
@@ -124,7 +126,14 @@ impl App {
                 _ = tokio::signal::ctrl_c() => break,
             }
         }
-        self.client.close().await.context("ending")?;
+        let closed = self.client.close().await;
+        // The tasks that wait end with the client; what was accepted in time is still told.
+        let (unused, _) = mpsc::channel(1);
+        self.on_accepted = unused;
+        while let Some(event) = self.accepted.recv().await {
+            self.mark(event, "✓");
+        }
+        closed.context("ending")?;
         Ok(!self.failed)
     }
 
@@ -205,7 +214,7 @@ impl App {
                     Err(error) if error.is_retryable() => client.known_conversations(),
                     Err(error) => return Err(error),
                 };
-                Ok(Outcome::Listed(listed))
+                Ok(Outcome::Listed(with_partners(listed).await))
             }),
             Command::Open(name) => match self.find(&name) {
                 Some(conversation) => spawn(open(conversation)),
@@ -309,7 +318,7 @@ impl App {
             stats.outbox, stats.unverified
         ));
         if let Some(conversation) = &self.open {
-            say(&format!("open: {}", render::conversation(conversation)));
+            say(&format!("open: {}", self.title(conversation)));
             say(&format!("its id: {}", conversation.id()));
         }
     }
@@ -323,17 +332,16 @@ impl App {
                     say("no conversations yet: /create TITLE, or /direct alice@eu.example");
                 }
                 let shown = conversations.len().min(LISTED);
-                for (index, conversation) in conversations[..shown].iter().enumerate() {
-                    say(&format!(
-                        "{:>3}  {}",
-                        index + 1,
-                        render::conversation(conversation)
-                    ));
+                for (conversation, members) in &conversations {
+                    self.names.learn(conversation.id(), members);
+                }
+                for (index, (conversation, _)) in conversations[..shown].iter().enumerate() {
+                    say(&format!("{:>3}  {}", index + 1, self.title(conversation)));
                 }
                 if shown < conversations.len() {
                     say(&format!("     and {} more", conversations.len() - shown));
                 }
-                self.listed = conversations.iter().map(Conversation::id).collect();
+                self.listed = conversations.iter().map(|(c, _)| c.id()).collect();
             }
             Outcome::Opened {
                 conversation,
@@ -341,7 +349,7 @@ impl App {
                 lines,
             } => {
                 self.names.learn(conversation.id(), &members);
-                say(&format!("== {}", render::conversation(&conversation)));
+                say(&format!("== {}", self.title(&conversation)));
                 self.open = Some(conversation);
                 self.lines(&lines).await;
             }
@@ -396,16 +404,24 @@ impl App {
         self.learn_names(conversation, message.author()).await;
         if let Act::Grant(Grant {
             target: Target::User { user, .. },
+            role,
             ..
         }) = message.act()
         {
             // Whoever was a stranger may have a name from now on.
-            self.names.forget(conversation, *user);
+            if *role != Role::None {
+                self.names.forget(conversation, *user);
+            }
             self.learn_names(conversation, *user).await;
         }
         let line = render::line(message, &mut self.numbers, &self.names, now());
         let elsewhere = self.elsewhere(message.conversation_id());
         say(&format!("{elsewhere}{before}{line}"));
+    }
+
+    fn title(&self, conversation: &Conversation) -> String {
+        let partner = self.names.partner(conversation.id(), self.client.user());
+        render::conversation(conversation, partner)
     }
 
     fn elsewhere(&self, conversation: ConversationId) -> String {
@@ -417,7 +433,15 @@ impl App {
             return String::new();
         }
         let title = self.client.conversation(conversation).title();
-        let name = title.map_or_else(|| short(&conversation.to_string()), |title| safe(&title));
+        let partner = || {
+            self.names
+                .partner(conversation, self.client.user())
+                .map(str::to_owned)
+        };
+        let direct = self.client.conversation(conversation).is_direct();
+        let name = title.map(|title| safe(&title));
+        let name = name.or_else(|| partner().filter(|_| direct));
+        let name = name.unwrap_or_else(|| short(&conversation.to_string()));
         format!("<{name}> ")
     }
 
@@ -454,7 +478,7 @@ impl App {
             }
             // Before the first session the list comes whole: /list shows it better.
             Event::ConversationUpdated(conversation) if self.state.is_some() => {
-                say(&format!("-- {}", render::conversation(&conversation)));
+                say(&format!("-- {}", self.title(&conversation)));
             }
             Event::Left { conversation } => {
                 say(&format!(
@@ -553,6 +577,24 @@ fn spawn(
     work: impl Future<Output = Result<Outcome, Error>> + Send + 'static,
 ) -> Option<JoinHandle<Result<Outcome, Error>>> {
     Some(tokio::spawn(work))
+}
+
+/// Conversations with the members of the direct ones, which have no other title.
+async fn with_partners(conversations: Vec<Conversation>) -> Vec<(Conversation, Vec<Member>)> {
+    let mut listed = vec![];
+    let mut asked = 0;
+    for conversation in conversations {
+        let mut members = vec![];
+        if conversation.is_direct() && asked < PARTNERS_ASKED {
+            asked += 1;
+            members = match time::timeout(NAMES_WAIT, conversation.members()).await {
+                Ok(Ok(members)) => members,
+                _ => vec![],
+            };
+        }
+        listed.push((conversation, members));
+    }
+    listed
 }
 
 /// The end of the task under way, never without one.

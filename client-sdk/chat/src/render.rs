@@ -81,6 +81,17 @@ impl Names {
         self.0.remove(&(conversation, user));
     }
 
+    /// The other one of a direct conversation.
+    pub(crate) fn partner(&self, conversation: ConversationId, own: UserId) -> Option<&str> {
+        let from = (conversation, UserId::from_bytes([0; 32]));
+        let here = self
+            .0
+            .range(from..)
+            .take_while(|((c, _), _)| *c == conversation);
+        let mut others = here.filter(|((_, user), _)| *user != own);
+        others.next().map(|(_, name)| name.as_str())
+    }
+
     /// Shows a user by id from now on.
     pub(crate) fn stranger(&mut self, conversation: ConversationId, user: UserId) {
         self.0
@@ -137,14 +148,15 @@ const fn date(days: u64) -> (u64, u64, u64) {
 }
 
 /// A conversation in one line.
-pub(crate) fn conversation(conversation: &Conversation) -> String {
+pub(crate) fn conversation(conversation: &Conversation, partner: Option<&str>) -> String {
     let id = short(&conversation.id().to_string());
     let Some(summary) = conversation.summary() else {
         return id;
     };
     let title = match (&summary.title, summary.direct) {
         (Some(title), _) => safe(title),
-        (None, true) => "direct conversation".to_owned(),
+        (None, true) if summary.members == 1 => "notes to yourself".to_owned(),
+        (None, true) => partner.map_or("direct conversation".to_owned(), |p| format!("with {p}")),
         (None, false) => "untitled".to_owned(),
     };
     format!(
