@@ -18,6 +18,7 @@ use crate::{
     store::{Account, Store},
     tls::{self, Ca},
     transport::{Dial, Network, Transport},
+    verified::Verified,
 };
 
 /// What a client needs to know before it connects.
@@ -43,6 +44,7 @@ pub struct ClientBuilder {
     transport: Transport,
     device_name: String,
     offline_ok: bool,
+    verified: Verified,
 }
 
 impl ClientBuilder {
@@ -56,6 +58,7 @@ impl ClientBuilder {
             transport: Transport::Auto,
             device_name: concat!("comity-sdk ", env!("CARGO_PKG_VERSION")).to_owned(),
             offline_ok: false,
+            verified: Verified::of_one_client(),
         }
     }
 
@@ -115,6 +118,12 @@ impl ClientBuilder {
         self
     }
 
+    /// Shares verified signatures with other clients of this process.
+    pub fn verified(mut self, verified: &Verified) -> Self {
+        self.verified = verified.clone();
+        self
+    }
+
     /// With a store that holds a device: [`connect`](Self::connect) returns at once and the client
     /// connects when it can.
     pub const fn offline_ok(mut self, ok: bool) -> Self {
@@ -163,7 +172,7 @@ impl ClientBuilder {
             server: signed_in.server,
             key: account.key()?,
         };
-        let client = start(me, store, Box::new(network))?;
+        let client = start(me, store, Box::new(network), self.verified)?;
         if !(stored && self.offline_ok) {
             first_session(&client).await?;
         }
@@ -199,12 +208,17 @@ impl ClientBuilder {
 }
 
 /// Starts the tasks of a client.
-pub(crate) fn start(me: Me, store: Store, dial: Box<dyn Dial>) -> Result<Client> {
+pub(crate) fn start(
+    me: Me,
+    store: Store,
+    dial: Box<dyn Dial>,
+    verified: Verified,
+) -> Result<Client> {
     let outbox = Outbox::open(store.file("outbox"))?;
     let notebook = store.notebook()?;
     let cursor = notebook.cursor.clone();
     let (calls, calls_out) = mpsc::channel(CALLS_QUEUED_MAX);
-    let shared = Arc::new(Shared::new(me, outbox, notebook, calls));
+    let shared = Arc::new(Shared::new(me, outbox, notebook, verified, calls));
     let intake = Intake::new(Arc::clone(&shared));
     let driver = Driver::new(Arc::clone(&shared), store, dial, calls_out, cursor);
     let client = Client::from_shared(shared);

@@ -65,6 +65,7 @@ mod store;
 mod testing;
 mod tls;
 mod transport;
+mod verified;
 mod verify;
 
 pub use address::Who;
@@ -88,3 +89,4 @@ pub use outbox::SendState;
 pub use sending::{Outgoing, Replicas};
 pub use tls::{CA_VARIABLE, Ca};
 pub use transport::Transport;
+pub use verified::Verified;

@@ -26,6 +26,10 @@ pub(crate) const BACKLOG_HARD_BYTES: usize = 8 * 1024 * 1024;
 pub const LINES_REMEMBERED: usize = 4_096;
 /// Identities held.
 pub const IDENTITIES_CACHED: usize = 4_096;
+/// Verified signatures remembered by one client.
+pub const VERIFIED_ONE_CLIENT: usize = 2_048;
+/// Verified signatures remembered for several clients together.
+pub const VERIFIED_SHARED: usize = 32_768;
 /// Conversations whose summary is kept.
 pub const CONVERSATIONS_KNOWN_MAX: usize = 50_000;
 /// Accepted events whose replication somebody still watches.

@@ -221,7 +221,7 @@ impl Home {
             links: self.to_links.clone(),
             down: Arc::clone(&self.down),
         };
-        start(me, store, Box::new(wire)).unwrap()
+        start(me, store, Box::new(wire), crate::Verified::default()).unwrap()
     }
 
     /// Starts Alice's client and opens its first session.

@@ -1,5 +1,7 @@
 //! Finding and reaching a home server over real sockets: HTTP, WebSocket and QUIC on loopback.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "network/home.rs"]
 mod home;
 

@@ -34,6 +34,7 @@ use crate::{
     outbox::{Outbox, Ticket},
     random,
     store::Notebook,
+    verified::Verified,
     verify::Identities,
 };
 
@@ -67,7 +68,8 @@ pub(crate) struct Shared {
     pub(crate) hub: Hub,
     outbox: Mutex<Outbox>,
     notebook: Mutex<Notebook>,
-    pub(crate) identities: Mutex<Identities>,
+    pub(crate) verified: Verified,
+    identities: Mutex<Identities>,
     posting: Mutex<BTreeMap<ConversationId, Role>>,
     calls: mpsc::Sender<Call>,
     /// Something for the session to look at: the outbox, or room in the backlog.
@@ -95,6 +97,7 @@ impl Shared {
         me: Me,
         outbox: Outbox,
         notebook: Notebook,
+        verified: Verified,
         calls: mpsc::Sender<Call>,
     ) -> Self {
         Self {
@@ -102,6 +105,7 @@ impl Shared {
             hub: Hub::default(),
             outbox: Mutex::new(outbox),
             notebook: Mutex::new(notebook),
+            verified,
             identities: Mutex::new(Identities::default()),
             posting: Mutex::new(BTreeMap::new()),
             calls,
@@ -313,6 +317,7 @@ impl Shared {
             SignedEvent::from_trusted(signed.to_raw())?;
         }
         let ticket = self.outbox().put(&signed, content)?;
+        self.verified.note(signed.id(), signed.to_raw().signature);
         self.wake.notify_one();
         Ok(ticket)
     }
