@@ -1,7 +1,7 @@
 //! The driver's task.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -32,6 +32,8 @@ use crate::{
 
 /// Identity logs in one frame.
 const LOGS_PER_FRAME: usize = 32;
+/// Conversations that are being made known at once.
+const OFFERS_MAX: usize = 1_024;
 /// Time between looks at what is due.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -62,6 +64,8 @@ pub(crate) struct Driver {
     peers: BTreeMap<ServerId, Peer>,
     by_key: BTreeMap<PeerKey, ServerId>,
     lookups: Lookups,
+    /// Conversations that are being made known, and who offered them.
+    offers: BTreeMap<ConversationId, BTreeSet<ServerId>>,
     seed: u64,
 }
 
@@ -106,6 +110,7 @@ impl Driver {
             peers,
             by_key,
             lookups: Lookups::default(),
+            offers: BTreeMap::new(),
             seed: u64::from_be_bytes(seed) | 1,
         };
         driver.read_back()?;
@@ -386,6 +391,9 @@ impl Driver {
                 peers,
             } => {
                 self.frontiers.know(conversation, offer);
+                for peer in self.offers.remove(&conversation).unwrap_or_default() {
+                    self.input(peer, Input::Known(conversation));
+                }
                 for peer in peers {
                     self.input(peer, Input::TakesPart(conversation, None));
                 }
@@ -726,6 +734,11 @@ impl Driver {
         if self.frontiers.knows(&conversation) {
             return;
         }
+        if self.offers.len() >= OFFERS_MAX {
+            // Offered again in the next round.
+            self.offers.clear();
+        }
+        self.offers.entry(conversation).or_default().insert(server);
         let shared = Arc::clone(&self.engine.shared);
         let Some(checked) = check_offer(&conversation, offer.clone()) else {
             tracing::warn!(peer = %server, %conversation, "an offer that makes no conversation");

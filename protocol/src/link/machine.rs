@@ -44,6 +44,8 @@ pub enum Input {
     Frame(Frame),
     /// The peer has a standing member in this conversation; the own chain ends at this seq.
     TakesPart(ConversationId, Option<u64>),
+    /// A conversation that the peer offered is known here now.
+    Known(ConversationId),
     /// The peer's last member is gone: nothing beyond this seq of the own chain is for it.
     LeftAt(ConversationId, Option<u64>),
     /// A commit of the own chain is durable. With its bundle it need not be read again.
@@ -267,6 +269,13 @@ impl Link {
             Input::Down => self.up = false,
             Input::Frame(frame) if self.up => self.frame(now, frame, world, out),
             Input::TakesPart(conversation, tip) => self.takes_part(conversation, tip, world, out),
+            Input::Known(conversation) => {
+                // What the peer holds was not asked for while nobody here could have taken it.
+                if self.is_open() {
+                    let ask = Frame::Ask { conversation };
+                    out.push(Output::Send(FrameChannel::Live, ask));
+                }
+            }
             Input::LeftAt(conversation, until) => {
                 if let Some(outbox) = self.outboxes.get_mut(&conversation) {
                     outbox.until = Some(after(until))
@@ -584,11 +593,10 @@ impl Link {
         world: &dyn World,
         out: &mut Vec<Output>,
     ) {
-        let ours = world.frontier(&conversation);
-        if ours.is_none() {
-            out.push(Output::Offered(conversation, offer));
-        }
-        let ours = ours.unwrap_or_default();
+        let Some(ours) = world.frontier(&conversation) else {
+            // Nothing is fetched before the conversation is known: it could not be taken.
+            return out.push(Output::Offered(conversation, offer));
+        };
         // The peer pushes its own chain itself once it knows where this server stands.
         let pushes = self
             .outboxes
@@ -739,9 +747,14 @@ impl Link {
         if let Verdict::Refused(code) = verdict {
             out.push(Output::Refused(conversation, seq, code));
         }
-        if let Some(outbox) = self.outboxes.get_mut(&conversation)
-            && outbox.settled(seq)
-        {
+        let Some(outbox) = self.outboxes.get_mut(&conversation) else {
+            return;
+        };
+        if verdict == Verdict::Refused(Code::NotFound) {
+            // The peer does not know the conversation: that says nothing against the commit. It
+            // is pushed again once the peer says what it holds.
+            outbox.reset();
+        } else if outbox.settled(seq) {
             out.push(Output::Acked(conversation, outbox.progress()));
         }
     }

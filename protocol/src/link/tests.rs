@@ -29,6 +29,8 @@ struct Host {
     known: bool,
     acked: Option<Progress>,
     refuse: Option<u64>,
+    /// Offers are not acted on at once, as while an identity log is asked for.
+    slow: bool,
 }
 
 impl World for Host {
@@ -87,6 +89,7 @@ impl Host {
             known: true,
             acked: None,
             refuse: None,
+            slow: false,
         }
     }
 
@@ -116,6 +119,9 @@ impl Host {
     }
 
     fn store(&mut self, bundle: Bundle) -> (Verdict, Vec<Range>) {
+        if !self.known {
+            return (Verdict::Refused(Code::NotFound), vec![]);
+        }
         let end = tip(&bundle);
         if self.refuse == Some(end.seq) {
             return (Verdict::Refused(Code::WrongSignature), vec![]);
@@ -194,9 +200,16 @@ impl Host {
                     }],
                 )
             }
+            Output::Offered(..) if self.slow => (vec![], vec![]),
             Output::Offered(conversation, _) => {
                 self.known = true;
-                (vec![], vec![Input::TakesPart(conversation, None)])
+                (
+                    vec![],
+                    vec![
+                        Input::Known(conversation),
+                        Input::TakesPart(conversation, None),
+                    ],
+                )
             }
             Output::Acked(_, progress) => {
                 self.acked = Some(progress);
@@ -387,4 +400,47 @@ fn frames_before_hello_and_a_wrong_version_close_the_link() {
     assert!(closed(a.input(Input::Frame(hello(9, 2)))));
     assert!(closed(a.input(Input::Frame(hello(VERSION, 3)))));
     assert!(!closed(a.input(Input::Frame(hello(VERSION, 2)))));
+}
+
+#[test]
+fn nothing_of_an_offered_conversation_is_asked_for_before_it_is_known() {
+    let (mut a, mut b) = (Host::new(1, 2), Host::new(2, 1));
+    (b.known, b.slow) = (false, true);
+    a.grow(30);
+    a.input(Input::TakesPart(C, Some(29)));
+    connect(&mut a, &mut b, None);
+    assert!(b.chains.is_empty() && b.link.is_settled());
+    b.known = true;
+    let asked = b.input(Input::Known(C));
+    run(
+        &mut a,
+        &mut b,
+        asked.into_iter().map(|o| (false, o)).collect(),
+        None,
+    );
+    assert_eq!(a.chains, b.chains);
+}
+
+#[test]
+fn what_a_peer_did_not_know_the_conversation_of_is_pushed_again() {
+    let (mut a, mut b) = pair();
+    connect(&mut a, &mut b, None);
+    b.known = false;
+    let pushed = a.grow(3);
+    run(
+        &mut a,
+        &mut b,
+        pushed.into_iter().map(|o| (true, o)).collect(),
+        None,
+    );
+    assert_eq!(a.acked.and_then(|progress| progress.acked), None);
+    b.known = true;
+    let round = a.input(Input::Frame(Frame::Ask { conversation: C }));
+    run(
+        &mut a,
+        &mut b,
+        round.into_iter().map(|o| (true, o)).collect(),
+        None,
+    );
+    assert_eq!(a.chains, b.chains);
 }
