@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use comity_sdk::Transport;
 
 use crate::{
+    bench,
     network::{Network, Options},
     replay::{self, Pace},
     up,
@@ -18,6 +19,7 @@ use crate::{
 ///
 ///   comity-testnet up                     three servers and demo users, until Ctrl-C
 ///   comity-testnet replay LOG.jsonl       plays a chat log on three servers and compares
+///   comity-testnet bench all --json       measures, one JSON line for each scenario
 #[derive(Debug, Parser)]
 #[command(name = "comity-testnet", version, verbatim_doc_comment)]
 pub struct Cli {
@@ -31,6 +33,8 @@ enum Command {
     Up(up::Up),
     /// Plays chat logs on a network and compares what every server then shows.
     Replay(Replay),
+    /// Measures how fast the network is: all real processes, through the SDK.
+    Bench(bench::Bench),
     /// One server of a network; what the other commands start.
     #[command(hide = true)]
     Server(server::Server),
@@ -187,6 +191,7 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 async fn command(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Up(up) => up::up(up).await,
+        Command::Bench(args) => bench::bench(args).await,
         Command::Replay(replay) => run_replay(replay).await,
         Command::Server(_) => bail!("a server has a runtime of its own"),
     }

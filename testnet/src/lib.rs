@@ -1,6 +1,7 @@
 //! A whole Comity network on one machine: run it, play logs on it, break it, measure it, and prove
 //! what is claimed of it. Everything runs on real processes and through the SDK.
 
+pub mod bench;
 pub mod ca;
 pub mod claims;
 pub mod cli;
