@@ -61,7 +61,7 @@ pub(crate) type Served = Vec<(Bundle, Vec<UserId>)>;
 pub(crate) enum Command {
     /// An event of a local user, checked but for authority.
     Send {
-        event: SignedEvent,
+        event: Box<SignedEvent>,
         content: Option<SealedContent>,
         reply: Reply<Accepted>,
     },
@@ -257,7 +257,7 @@ impl Engine {
     }
 
     /// Hands a command that comes from the links: those have windows of their own.
-    pub(crate) fn from_link(&self, conversation: &ConversationId, command: Command) {
+    pub(crate) fn link_command(&self, conversation: &ConversationId, command: Command) {
         let shard = self.shard(conversation);
         shard.waiting.fetch_add(1, Ordering::AcqRel);
         let _ = shard.commands.send(command);

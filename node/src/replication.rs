@@ -32,6 +32,9 @@ use crate::engine::{Judged, Served};
 /// link reads it from the store when it gets there.
 const BUNDLES_WAITING_MAX: usize = 4_096;
 
+/// A bundle with the users whose identity logs its receivers need.
+pub(crate) type ForPeers = (Bundle, Vec<UserId>);
+
 /// What became durable.
 pub(crate) enum Committed {
     /// A conversation is known.
@@ -45,7 +48,7 @@ pub(crate) enum Committed {
         conversation: ConversationId,
         frontier: Vec<Tip>,
         /// Its seq if it is an own one, with its bundle if somebody is to have it.
-        own: Option<(u64, Option<(Bundle, Vec<UserId>)>)>,
+        own: Option<(u64, Option<ForPeers>)>,
         own_tip: Option<u64>,
         joined: Vec<ServerId>,
         left: Vec<ServerId>,

@@ -305,7 +305,6 @@ impl Network {
     }
 
     /// A client of a server, not connected yet.
-    #[must_use]
     pub fn client(
         &self,
         node: usize,

@@ -100,6 +100,12 @@ impl Open {
         }
     }
 
+    /// Notes that it is in use.
+    pub(super) fn touch(&mut self, uses: u64) -> &mut Self {
+        self.used = uses;
+        self
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.machine.is_idle() && self.senders.is_empty() && self.on_disk.is_empty()
     }

@@ -102,7 +102,7 @@ impl ShardState {
                 event,
                 content,
                 reply,
-            } => self.send(event, content, reply),
+            } => self.send(*event, content, reply),
             Command::Group { genesis, reply } => self.group(&genesis, reply),
             Command::Direct { members, reply } => self.direct(members, reply),
             Command::Judge { bundle, answer } => self.judge(bundle, answer),
@@ -162,10 +162,7 @@ impl ShardState {
         }
         self.uses += 1;
         let open = self.open.get_mut(id);
-        Ok(open.map(|open| {
-            open.used = self.uses;
-            open
-        }))
+        Ok(open.map(|open| open.touch(self.uses)))
     }
 
     fn known(&mut self, id: &ConversationId) -> Result<&mut Open, WireError> {
@@ -279,7 +276,7 @@ impl ShardState {
             return;
         };
         if let Some(taken) = open.machine.next_commit(now(), &shared.key) {
-            self.taken(id, taken);
+            self.taken(id, &taken);
         }
     }
 
@@ -310,7 +307,7 @@ impl ShardState {
             Received::Taken(all) => {
                 open.on_disk.entry(commit).or_default().push(answer);
                 for taken in all {
-                    self.taken(id, taken);
+                    self.taken(id, &taken);
                 }
             }
             Received::Known => match open.on_disk.get_mut(&commit) {
@@ -348,12 +345,12 @@ impl ShardState {
             );
         }
         for (id, taken) in released {
-            self.taken(id, taken);
+            self.taken(id, &taken);
         }
     }
 
     /// Sends a taken commit on its way to the disk.
-    fn taken(&mut self, id: ConversationId, taken: Taken) {
+    fn taken(&mut self, id: ConversationId, taken: &Taken) {
         let me = self.shared.me;
         let Some(open) = self.open.get_mut(&id) else {
             return;
@@ -383,9 +380,9 @@ impl ShardState {
         let tips: Vec<_> = open.machine.graph().tips(&origin).collect();
         let mut tips = tips;
         tips.sort_unstable();
-        let record = live::to_record(id, &taken, tips);
-        let told = live::announcement(id, &me, &taken, users);
-        let bundle = (own.is_some() && !open.peers.is_empty()).then(|| live::to_bundle(&taken));
+        let record = live::to_record(id, taken, tips);
+        let told = live::announcement(id, &me, taken, users);
+        let bundle = (own.is_some() && !open.peers.is_empty()).then(|| live::to_bundle(taken));
         let frontier = open.machine.frontier();
         let own_tip = own.or(open.own_tip);
         let committed = Committed::Commit {

@@ -102,6 +102,7 @@ impl HomeServer {
             ));
         }
         let conversation = it.conversation;
+        let event = Box::new(event);
         let send = |reply| Command::Send {
             event,
             content,

@@ -19,7 +19,7 @@ use comity_protocol::{
 };
 
 use super::{
-    Committed, Event, Inbox,
+    Committed, Event, ForPeers, Inbox,
     identities::{Lookups, Why, query, users_of},
     peer::{Peer, Taking},
     world::Frontiers,
@@ -411,7 +411,7 @@ impl Driver {
                     self.input(server, Input::TakesPart(conversation, own_tip));
                 }
                 if let Some((seq, bundle)) = own {
-                    self.push(conversation, seq, bundle);
+                    self.push(conversation, seq, bundle.as_ref());
                 }
                 for server in left {
                     self.input(server, Input::LeftAt(conversation, own_tip));
@@ -420,15 +420,10 @@ impl Driver {
         }
     }
 
-    fn push(
-        &mut self,
-        conversation: ConversationId,
-        seq: u64,
-        bundle: Option<(Bundle, Vec<UserId>)>,
-    ) {
+    fn push(&mut self, conversation: ConversationId, seq: u64, bundle: Option<&ForPeers>) {
         let servers: Vec<_> = self.peers.keys().copied().collect();
         for server in servers {
-            let bundle = bundle.clone();
+            let bundle = bundle.cloned();
             self.input(
                 server,
                 Input::Committed {
@@ -540,7 +535,7 @@ impl Driver {
                     max_bytes,
                     answer,
                 };
-                self.engine.from_link(&conversation, command);
+                self.engine.link_command(&conversation, command);
             }
             Output::Judge { session, n, bundle } => {
                 let answer = move |judged| {
@@ -580,7 +575,7 @@ impl Driver {
                     max_bytes,
                     answer,
                 };
-                self.engine.from_link(&range.conversation, command);
+                self.engine.link_command(&range.conversation, command);
             }
             Output::Identities(logs) => self.learn(server, &logs),
             Output::Resolve { session, id, query } => {
@@ -594,7 +589,7 @@ impl Driver {
                     },
                 );
             }
-            Output::Found(id, identity) => self.found(server, id, identity),
+            Output::Found(id, identity) => self.found(server, id, identity.as_ref()),
             Output::Acked(conversation, progress) => {
                 if let (Some(seq), Some(peer)) = (progress.acked, self.peers.get_mut(&server)) {
                     peer.moved.insert(conversation, seq);
@@ -604,7 +599,7 @@ impl Driver {
                     peer: server,
                     seq: progress.acked,
                 };
-                self.engine.from_link(&conversation, command);
+                self.engine.link_command(&conversation, command);
             }
             Output::Refused(conversation, seq, code) => {
                 tracing::error!(peer = %server, %conversation, seq, %code, "a peer refused an own commit");
@@ -617,7 +612,7 @@ impl Driver {
         match crate::engine::conversation_of(&bundle) {
             Some(conversation) => {
                 self.engine
-                    .from_link(&conversation, Command::Judge { bundle, answer });
+                    .link_command(&conversation, Command::Judge { bundle, answer });
             }
             None => answer(Judged {
                 verdict: Verdict::Refused(Code::Malformed),
@@ -717,8 +712,8 @@ impl Driver {
         }
     }
 
-    fn found(&mut self, server: ServerId, id: u64, identity: Option<Identity>) {
-        let user = identity.as_ref().and_then(|log| {
+    fn found(&mut self, server: ServerId, id: u64, identity: Option<&Identity>) {
+        let user = identity.and_then(|log| {
             self.learn(server, std::slice::from_ref(log));
             let genesis = crate::identities::from_blobs(log)?.first()?.id();
             Some(UserId::from_bytes(*genesis.as_bytes()))
@@ -794,6 +789,6 @@ impl Driver {
                 }
             }
         };
-        self.engine.from_link(&conversation, command);
+        self.engine.link_command(&conversation, command);
     }
 }
