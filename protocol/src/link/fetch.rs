@@ -23,6 +23,7 @@ struct UnderWay {
 
 #[derive(Debug, Default)]
 pub(super) struct Fetcher {
+    /// No queue is empty: one would keep those behind it from their turn.
     queued: BTreeMap<ConversationId, VecDeque<Range>>,
     under_way: BTreeMap<u64, UnderWay>,
     next_id: u64,
@@ -45,8 +46,11 @@ impl Fetcher {
             .under_way
             .values()
             .any(|u| u.range.conversation == range.conversation && covers(&u.range));
+        if known {
+            return;
+        }
         let queue = self.queued.entry(range.conversation).or_default();
-        if !known && !queue.iter().any(covers) && queue.len() < QUEUED_MAX {
+        if !queue.iter().any(covers) && queue.len() < QUEUED_MAX {
             queue.push_back(range);
         }
     }
@@ -109,5 +113,38 @@ impl Fetcher {
 
     pub(super) fn is_idle(&self) -> bool {
         self.queued.is_empty() && self.under_way.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{CommitId, ServerId};
+
+    fn range(conversation: u8) -> Range {
+        Range {
+            conversation: ConversationId::from_bytes([conversation; 32]),
+            home: ServerId::from_bytes([1; 32]),
+            tip: CommitId::from_bytes([2; 32]),
+            from: 0,
+            to: 9,
+        }
+    }
+
+    #[test]
+    fn a_range_that_is_under_way_already_leaves_nothing_behind_and_holds_up_no_other() {
+        let mut fetcher = Fetcher::default();
+        fetcher.queue(range(1));
+        let (first, _) = fetcher.next(Timestamp(0)).unwrap();
+        fetcher.queue(range(1));
+        fetcher.answered(first, None, true).unwrap();
+        fetcher.taken(first);
+        assert!(fetcher.is_idle());
+        fetcher.queue(range(2));
+        let (second, asked) = fetcher.next(Timestamp(0)).unwrap();
+        assert_eq!(asked, range(2));
+        fetcher.answered(second, None, true).unwrap();
+        fetcher.taken(second);
+        assert!(fetcher.is_idle());
     }
 }
