@@ -63,6 +63,9 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// Connections of all transports together.
     pub connections_max: usize,
+    /// The same for ever: by it a server that came back after a crash tells QUIC clients at once
+    /// that their connections are gone, where they would wait for a minute. Random if absent.
+    pub reset_secret: Option<[u8; 32]>,
 }
 
 impl Default for Config {
@@ -75,6 +78,7 @@ impl Default for Config {
             public_quic_port: None,
             tls: None,
             connections_max: CONNECTIONS_MAX,
+            reset_secret: None,
         }
     }
 }

@@ -279,6 +279,10 @@ impl Server {
             http: config.listen.http,
             development: config.profile == crate::config::Profile::Dev,
             tls,
+            reset_secret: Some(blake3::derive_key(
+                "comity quic reset v1",
+                &keys.operational.to_seed(),
+            )),
             ..gateway::Config::default()
         };
         let gateways = Gateways::start(&gateway, home.clone())?;

@@ -89,7 +89,7 @@ pub(super) fn bind(config: &Config) -> Result<Bound, StartError> {
                 addr,
                 source,
             };
-            let endpoint = quic::bind(addr, tls).map_err(failed)?;
+            let endpoint = quic::bind(addr, tls, config.reset_secret).map_err(failed)?;
             let bound = endpoint.local_addr().map_err(failed)?;
             Some((endpoint, bound))
         }

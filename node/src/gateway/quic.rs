@@ -1,5 +1,7 @@
 //! Sessions over QUIC: the first stream the client opens carries the frames.
 
+mod reset;
+
 use std::{
     io,
     net::SocketAddr,
@@ -7,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use quinn::{Connection, ConnectionError, Endpoint, IdleTimeout, Incoming, VarInt};
+use quinn::{
+    Connection, ConnectionError, Endpoint, EndpointConfig, IdleTimeout, Incoming, TokioRuntime,
+    VarInt,
+};
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use super::{
@@ -31,9 +36,17 @@ const CLOSED: VarInt = VarInt::from_u32(0);
 /// Reset code of streams that this version has no use for.
 const UNSUPPORTED: VarInt = VarInt::from_u32(1);
 
-/// The endpoint, bound and ready.
-pub(super) fn bind(addr: SocketAddr, tls: &Tls) -> io::Result<Endpoint> {
-    Endpoint::server(server_config(tls), addr)
+/// The endpoint, bound and ready. With a secret that outlives the process, clients whose
+/// connections do not are told so by the first packet that they send.
+pub(super) fn bind(addr: SocketAddr, tls: &Tls, secret: Option<[u8; 32]>) -> io::Result<Endpoint> {
+    let config = secret.map_or_else(EndpointConfig::default, reset::endpoint_config);
+    let socket = std::net::UdpSocket::bind(addr)?;
+    Endpoint::new(
+        config,
+        Some(server_config(tls)),
+        socket,
+        Arc::new(TokioRuntime),
+    )
 }
 
 /// What the endpoint is told for new connections.
