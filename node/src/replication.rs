@@ -179,6 +179,11 @@ impl Inbox {
         self.waiting.fetch_sub(1, Ordering::AcqRel);
     }
 
+    /// Whether nothing that became durable still waits to be told.
+    fn told_of_all(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) == 0
+    }
+
     fn publish(&self, states: Vec<PeerState>) {
         *self.states.lock().unwrap_or_else(PoisonError::into_inner) = states;
     }

@@ -10,7 +10,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, bail};
@@ -224,15 +224,23 @@ impl Network {
         .context("waiting for links")
     }
 
-    /// Waits until nothing is left to push or fetch anywhere.
+    /// Waits until every server has a link to every other and nothing is left to push or fetch
+    /// anywhere, of all that was accepted before the call.
     ///
     /// # Errors
     ///
     /// If that takes longer than `within`.
     pub async fn settled(&self, within: Duration) -> anyhow::Result<()> {
+        let called = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        let called_ms = u64::try_from(called.as_millis())?;
         self.until(within, |status| {
             let peers = status["peers"].as_array().cloned().unwrap_or_default();
-            peers.iter().all(|peer| peer["settled"] == true)
+            // A state is a moment old: one from before the call says nothing.
+            peers.len() + 1 == self.nodes.len()
+                && peers.iter().all(|peer| {
+                    peer["settled"] == true
+                        && peer["as_of_ms"].as_u64().is_some_and(|at| at > called_ms)
+                })
         })
         .await
         .context("waiting for the servers to be whole")

@@ -43,8 +43,10 @@ pub(crate) struct PeerState {
     pub(crate) server: ServerId,
     pub(crate) name: String,
     pub(crate) connected: bool,
-    /// Everything shared is compared, pushed, stored and fetched.
+    /// Everything shared is compared, pushed, stored and fetched, as of [`Self::as_of_ms`].
     pub(crate) settled: bool,
+    /// When this was looked at, in milliseconds: what became durable before it is counted.
+    pub(crate) as_of_ms: u64,
     pub(crate) since_ms: u64,
     pub(crate) conversations: usize,
     /// Own commits that the peer has not stored.
@@ -443,6 +445,9 @@ impl Driver {
             self.input(server, Input::Tick { random });
         }
         self.store_positions();
+        let as_of_ms = now().0;
+        // What was committed and not told to the machines yet is not settled.
+        let told = self.inbox.told_of_all();
         let state = |peer: &Peer| {
             let behind = |p: comity_protocol::link::Progress| match (p.tip, p.acked) {
                 (Some(tip), Some(acked)) => tip.saturating_sub(acked),
@@ -454,7 +459,8 @@ impl Driver {
                 server: peer.server,
                 name: peer.name.clone(),
                 connected: peer.machine.is_open(),
-                settled: peer.machine.is_settled(),
+                settled: told && peer.machine.is_settled(),
+                as_of_ms,
                 since_ms: peer.since_ms,
                 conversations: progress.len(),
                 waiting_commits: progress.iter().map(|(_, p)| behind(*p)).sum(),
