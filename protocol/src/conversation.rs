@@ -69,6 +69,8 @@ pub struct Conversation {
     queued: BTreeSet<EventId>,
     in_flight: Option<CommitId>,
     waiting: Waiting,
+    /// Waited and was given up, with the reason.
+    given_up: Vec<(CommitId, Code)>,
     newest: Option<Place>,
 }
 
@@ -114,6 +116,7 @@ impl Conversation {
             queued: BTreeSet::new(),
             in_flight: None,
             waiting: Waiting::default(),
+            given_up: Vec::new(),
             newest: None,
         }
     }
@@ -207,6 +210,8 @@ impl Conversation {
             }
         }
         if !waits.is_nothing() {
+            // Asked for now: once the rest has come nobody is asked any more.
+            waits.commits = self.lacks(&bundle);
             return self.wait(bundle, waits);
         }
         match self.take(bundle) {
@@ -222,7 +227,7 @@ impl Conversation {
                 };
                 self.wait(*bundle, waits)
             }
-            Err(NotTaken::Refused(code, why)) => Received::Refused(code, why),
+            Err(NotTaken::Refused(_, code, why)) => Received::Refused(code, why),
             Err(NotTaken::Known) => Received::Known,
         }
     }
@@ -250,23 +255,46 @@ impl Conversation {
                             commits,
                             ..WaitsFor::default()
                         };
-                        self.waiting.add(*bundle, waits);
+                        self.keep_waiting(*bundle, waits);
                     }
-                    Err(NotTaken::Refused(..) | NotTaken::Known) => {}
+                    Err(NotTaken::Refused(id, code, _)) => self.given_up.push((id, code)),
+                    Err(NotTaken::Known) => {}
                 }
             }
         }
     }
 
     fn wait(&mut self, bundle: CheckedBundle, waits: WaitsFor) -> Received {
+        // What waits here itself was asked for when it came.
         let commits = waits
             .commits
             .iter()
+            .filter(|id| !self.waiting.holds(id))
             .filter_map(|id| self.range_of(&bundle, id))
             .collect();
         let users = waits.users.iter().copied().collect();
-        self.waiting.add(bundle, waits);
+        self.keep_waiting(bundle, waits);
         Received::Waiting { commits, users }
+    }
+
+    fn keep_waiting(&mut self, bundle: CheckedBundle, waits: WaitsFor) {
+        let dropped = self.waiting.add(bundle, waits);
+        self.given_up
+            .extend(dropped.into_iter().map(|id| (id, Code::Busy)));
+    }
+
+    /// Commits that waited and are given up, since the last call: refused for good, or dropped for
+    /// want of room (`busy`), which may come again.
+    pub fn take_given_up(&mut self) -> Vec<(CommitId, Code)> {
+        std::mem::take(&mut self.given_up)
+    }
+
+    /// Commits that a bundle names and that are not held.
+    fn lacks(&self, bundle: &CheckedBundle) -> BTreeSet<CommitId> {
+        let commit = bundle.commit.commit();
+        let tips = commit.authority.as_ref().map_or(&[][..], |a| &a.tips);
+        let named = commit.prev.into_iter().chain(tips.iter().map(|tip| tip.id));
+        named.filter(|id| self.graph.ix(id).is_none()).collect()
     }
 
     /// How to ask for a commit that a bundle names.
@@ -298,8 +326,13 @@ impl Conversation {
             Inserted::New(node) => Ok(self.taken(node, bundle)),
             Inserted::Duplicate(_) => Err(NotTaken::Known),
             Inserted::Missing(ids) => Err(NotTaken::Missing(Box::new(bundle), ids)),
-            Inserted::Invalid(invalid) => Err(NotTaken::Refused(Code::Malformed, invalid.code())),
+            Inserted::Invalid(invalid) => Err(NotTaken::Refused(
+                bundle.commit.id(),
+                Code::Malformed,
+                invalid.code(),
+            )),
             Inserted::Surplus => Err(NotTaken::Refused(
+                bundle.commit.id(),
                 Code::Conflict,
                 "another branch of a fork that is proven",
             )),
@@ -315,7 +348,7 @@ impl Conversation {
 
 enum NotTaken {
     Missing(Box<CheckedBundle>, Vec<CommitId>),
-    Refused(Code, &'static str),
+    Refused(CommitId, Code, &'static str),
     Known,
 }
 

@@ -183,6 +183,16 @@ impl Documents {
             }
             self.unready.insert(*id);
         }
+        // Whose message a deletion is about shows once the message is here.
+        for (id, event) in events {
+            for about in self.by_target.get(id).cloned().unwrap_or_default() {
+                if let Some(kept) = self.kept.get_mut(&about)
+                    && matches!(kept.change.kind, ChangeKind::Delete { .. })
+                {
+                    kept.own = authority.author_of(graph, &about) == Some(event.author);
+                }
+            }
+        }
     }
 
     /// An event counts from another place now.
@@ -248,7 +258,29 @@ impl Documents {
                 None => state_touched.extend(self.apply_state(graph, &add, &remove)),
             }
         }
-        self.changed(graph, touched, &state_touched)
+        let mut changed = self.changed(graph, touched, &state_touched);
+        self.erase_late(events, &mut changed.erase);
+        changed
+    }
+
+    /// An edit that comes after the author's deletion changes nothing and may even be void: its
+    /// text goes all the same.
+    fn erase_late(&self, events: &[(EventId, &Event)], erase: &mut Vec<EventId>) {
+        for (id, event) in events {
+            if let Act::Edit { target, .. } = event.act
+                && self.is_deleted_by_author(&target)
+                && !erase.contains(id)
+            {
+                erase.push(*id);
+            }
+        }
+    }
+
+    fn is_deleted_by_author(&self, target: &EventId) -> bool {
+        let about = self.by_target.get(target).map_or(&[][..], Vec::as_slice);
+        about
+            .iter()
+            .any(|id| self.kept.get(id).is_some_and(|kept| kept.own))
     }
 
     fn apply_pack(
@@ -383,13 +415,10 @@ impl Documents {
     /// The contents that an author's own deletion erases: the message's and those of all its
     /// edits, standing or not. A moderator's deletion only hides until it is settled.
     fn erased_by_deletion(&self, target: EventId, erase: &mut Vec<EventId>) {
-        let about = self.by_target.get(&target).map_or(&[][..], Vec::as_slice);
-        if !about
-            .iter()
-            .any(|id| self.kept.get(id).is_some_and(|kept| kept.own))
-        {
+        if !self.is_deleted_by_author(&target) {
             return;
         }
+        let about = self.by_target.get(&target).map_or(&[][..], Vec::as_slice);
         erase.push(target);
         let is_edit = |id: &&EventId| {
             let kept = self.kept.get(id);

@@ -64,12 +64,14 @@ impl Refusal {
 }
 
 impl Conversation {
-    /// Where an event is shown, if it is part of the conversation already.
+    /// Where an event is shown, or, void, was committed by this home. A void appearance in another
+    /// home's commit is none: anybody can make one of an event that he saw.
     #[must_use]
     pub fn place_of(&self, event: &EventId) -> Option<Place> {
         let at: Appearance = self.authority.shown(&self.graph, event).or_else(|| {
             self.graph
                 .find_event(event)
+                .filter(|at| self.graph.home(at.node) == self.me)
                 .min_by_key(|at| self.graph.place(*at))
         })?;
         let node = self.graph.node(at.node);

@@ -1,1 +1,10 @@
+//! Several homes of one conversation, in memory: bundles go from one to the other by hand, in any
+//! order, with hostile ones among them.
 
+mod converge;
+mod direct;
+mod erase;
+mod hostile;
+mod local;
+mod waits;
+mod world;

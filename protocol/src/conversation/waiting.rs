@@ -35,19 +35,26 @@ impl Waiting {
         self.items.is_empty()
     }
 
-    pub(super) fn add(&mut self, bundle: CheckedBundle, waits: WaitsFor) {
-        let id = bundle.commit.id();
-        if self.items.iter().any(|(held, _)| held.commit.id() == id) {
-            return;
+    pub(super) fn holds(&self, id: &CommitId) -> bool {
+        self.items.iter().any(|(held, _)| held.commit.id() == *id)
+    }
+
+    /// Keeps a bundle; gives the ids of those dropped for want of room.
+    pub(super) fn add(&mut self, bundle: CheckedBundle, waits: WaitsFor) -> Vec<CommitId> {
+        let mut dropped = Vec::new();
+        if self.holds(&bundle.commit.id()) {
+            return dropped;
         }
         self.bytes += bundle.size();
         self.items.push_back((bundle, waits));
         while self.items.len() > WAITING_ITEMS_MAX || self.bytes > WAITING_BYTES_MAX {
-            let Some((dropped, _)) = self.items.pop_front() else {
+            let Some((oldest, _)) = self.items.pop_front() else {
                 break;
             };
-            self.bytes -= dropped.size();
+            self.bytes -= oldest.size();
+            dropped.push(oldest.commit.id());
         }
+        dropped
     }
 
     /// Takes out whatever waits for nothing any more, oldest clock first.
