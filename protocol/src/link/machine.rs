@@ -23,6 +23,12 @@ const FINGERPRINTS_MAX: usize = 1_024;
 const INTRODUCED_MAX: usize = 100_000;
 /// Bytes read from the own chain at once.
 const READ_BYTES: usize = 1024 * 1024;
+/// Wants of the peer under way: it has few at once, but asks anew when it lost patience.
+const SERVING_MAX: usize = 64;
+/// Lookups without answer that are kept for the next link; beyond it the oldest are given up.
+const LOOKUPS_MAX: usize = 4_096;
+/// After a refusal that may pass the peer is asked what it holds this much later.
+const REFUSED_RETRY_MS: u64 = 5_000;
 
 /// What the link may ask at any time, answered at once from memory.
 pub trait World {
@@ -199,7 +205,13 @@ pub struct Link {
     pushed: BTreeMap<u64, (ConversationId, u64, usize)>,
     pushed_bytes: usize,
     next_n: u64,
+    /// Reads of the own chain under way.
+    reading: usize,
     verdicts: Vec<(u64, Verdict)>,
+    /// What the peer pushed and no final verdict was given on.
+    judging: BTreeMap<u64, usize>,
+    judging_bytes: usize,
+    serving: usize,
     fetcher: Fetcher,
     introduced: BTreeSet<UserId>,
     lookups: BTreeMap<u64, Query>,
@@ -222,7 +234,11 @@ impl Link {
             pushed: BTreeMap::new(),
             pushed_bytes: 0,
             next_n: 0,
+            reading: 0,
             verdicts: Vec::new(),
+            judging: BTreeMap::new(),
+            judging_bytes: 0,
+            serving: 0,
             fetcher: Fetcher::default(),
             introduced: BTreeSet::new(),
             lookups: BTreeMap::new(),
@@ -302,6 +318,11 @@ impl Link {
                 n,
                 verdict,
             } if session == self.session => {
+                if verdict != Verdict::Waiting
+                    && let Some(size) = self.judging.remove(&n)
+                {
+                    self.judging_bytes -= size;
+                }
                 self.verdicts.push((n, verdict));
             }
             Input::Missing(ranges) => ranges.into_iter().for_each(|r| self.fetcher.queue(r)),
@@ -312,6 +333,7 @@ impl Link {
                 bundles,
                 next,
             } if session == self.session => {
+                self.serving = self.serving.saturating_sub(1);
                 let mut items = Vec::with_capacity(bundles.len());
                 for (bundle, users) in bundles {
                     self.introduce(FrameChannel::Bulk, users, out);
@@ -335,6 +357,9 @@ impl Link {
                     out.push(Output::Send(FrameChannel::Live, frame));
                 }
                 self.lookups.insert(id, query);
+                if self.lookups.len() > LOOKUPS_MAX {
+                    self.lookups.pop_first();
+                }
             }
             Input::Resolved {
                 session,
@@ -366,7 +391,11 @@ impl Link {
         self.pushed.clear();
         self.pushed_bytes = 0;
         self.next_n = 0;
+        self.reading = 0;
         self.verdicts.clear();
+        self.judging.clear();
+        self.judging_bytes = 0;
+        self.serving = 0;
         self.fetcher.reset();
         self.introduced.clear();
         self.outboxes.values_mut().for_each(Outbox::reset);
@@ -414,6 +443,15 @@ impl Link {
             }
             Frame::Identities { logs } => out.push(Output::Identities(logs)),
             Frame::Push { n, bundle } => {
+                // The sender keeps the same count, and never has fewer under way than are counted
+                // here: whoever goes beyond would fill this server's memory.
+                let full = self.judging.len() >= LINK_WINDOW_ITEMS
+                    || self.judging_bytes >= LINK_WINDOW_BYTES;
+                let size = bundle.size();
+                if full || self.judging.insert(n, size).is_some() {
+                    return out.push(Output::Close("pushed beyond the window"));
+                }
+                self.judging_bytes += size;
                 out.push(Output::Judge {
                     session: self.session,
                     n,
@@ -423,18 +461,24 @@ impl Link {
             Frame::Verdicts { verdicts } => {
                 verdicts
                     .into_iter()
-                    .for_each(|(n, verdict)| self.verdict(n, verdict, out));
+                    .for_each(|(n, verdict)| self.verdict(now, n, verdict, out));
             }
             Frame::Want {
                 id,
                 range,
                 max_bytes,
-            } => out.push(Output::Serve {
-                session: self.session,
-                id,
-                range,
-                max_bytes: max_bytes.min(WANT_BYTES_MAX),
-            }),
+            } => {
+                if self.serving >= SERVING_MAX {
+                    return out.push(Output::Close("more wants than are answered at once"));
+                }
+                self.serving += 1;
+                out.push(Output::Serve {
+                    session: self.session,
+                    id,
+                    range,
+                    max_bytes: max_bytes.min(WANT_BYTES_MAX),
+                });
+            }
             Frame::Have { id, bundles, next } => {
                 if self
                     .fetcher
@@ -674,12 +718,20 @@ impl Link {
         self.pushed.len() < LINK_WINDOW_ITEMS && self.pushed_bytes < LINK_WINDOW_BYTES
     }
 
+    /// What is being read will be pushed. Half of the window is to be free, so that not much is read
+    /// for the little that fits.
+    fn has_room_to_read(&self) -> bool {
+        self.pushed.len() <= LINK_WINDOW_ITEMS / 2
+            && self.pushed_bytes + self.reading * READ_BYTES <= LINK_WINDOW_BYTES / 2
+    }
+
     fn push_read(
         &mut self,
         conversation: ConversationId,
         bundles: Vec<(Bundle, Vec<UserId>)>,
         out: &mut Vec<Output>,
     ) {
+        self.reading = self.reading.saturating_sub(1);
         let Some(outbox) = self.outboxes.get_mut(&conversation) else {
             return;
         };
@@ -690,6 +742,10 @@ impl Link {
         }
         let first = after(outbox.sent);
         for (seq, (bundle, users)) in (first..).zip(bundles) {
+            if !self.has_window() {
+                // What is left is read again once there is room.
+                break;
+            }
             if self
                 .outboxes
                 .get(&conversation)
@@ -734,7 +790,7 @@ impl Link {
         }
     }
 
-    fn verdict(&mut self, n: u64, verdict: Verdict, out: &mut Vec<Output>) {
+    fn verdict(&mut self, now: Timestamp, n: u64, verdict: Verdict, out: &mut Vec<Output>) {
         if verdict == Verdict::Waiting {
             // It keeps its place in the window, so that a peer that stores nothing is sent
             // nothing more.
@@ -744,16 +800,22 @@ impl Link {
             return;
         };
         self.pushed_bytes -= size;
-        if let Verdict::Refused(code) = verdict {
+        let passes = matches!(verdict, Verdict::Refused(code) if code.is_retryable());
+        if let Verdict::Refused(code) = verdict
+            && !passes
+        {
             out.push(Output::Refused(conversation, seq, code));
         }
         let Some(outbox) = self.outboxes.get_mut(&conversation) else {
             return;
         };
-        if verdict == Verdict::Refused(Code::NotFound) {
-            // The peer does not know the conversation: that says nothing against the commit. It
-            // is pushed again once the peer says what it holds.
+        if passes || verdict == Verdict::Refused(Code::NotFound) {
+            // The peer does not know the conversation, or has no room now: that says nothing
+            // against the commit. It is pushed again once the peer says what it holds.
             outbox.reset();
+            if passes {
+                self.next_round = self.next_round.min(now.plus_ms(REFUSED_RETRY_MS));
+            }
         } else if outbox.settled(seq) {
             out.push(Output::Acked(conversation, outbox.progress()));
         }
@@ -784,7 +846,7 @@ impl Link {
                 Frame::Verdicts { verdicts },
             ));
         }
-        while self.has_window() {
+        while self.has_room_to_read() {
             let Some(conversation) = self.ready.pop_first() else {
                 break;
             };
@@ -795,6 +857,7 @@ impl Link {
                 continue;
             };
             outbox.reading = true;
+            self.reading += 1;
             let (session, max_bytes) = (self.session, READ_BYTES);
             out.push(Output::Read {
                 session,

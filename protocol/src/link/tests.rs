@@ -31,11 +31,16 @@ struct Host {
     refuse: Option<u64>,
     /// Offers are not acted on at once, as while an identity log is asked for.
     slow: bool,
+    /// Nothing can be stored now.
+    full: bool,
+    now: u64,
 }
 
 impl World for Host {
     fn frontier(&self, conversation: &ConversationId) -> Option<Vec<Tip>> {
-        assert_eq!(*conversation, C);
+        if *conversation != C {
+            return Some(vec![]);
+        }
         let end = |(_, chain): (&ServerId, &Vec<Bundle>)| Some(tip(chain.last()?));
         self.known
             .then(|| self.chains.iter().filter_map(end).collect())
@@ -90,6 +95,8 @@ impl Host {
             acked: None,
             refuse: None,
             slow: false,
+            full: false,
+            now: 1_000,
         }
     }
 
@@ -113,7 +120,7 @@ impl Host {
     fn input(&mut self, input: Input) -> Vec<Output> {
         let mut out = vec![];
         let mut link = std::mem::replace(&mut self.link, Link::new(self.me, self.me));
-        link.handle(Timestamp(1_000), input, self, &mut out);
+        link.handle(Timestamp(self.now), input, self, &mut out);
         self.link = link;
         out
     }
@@ -121,6 +128,9 @@ impl Host {
     fn store(&mut self, bundle: Bundle) -> (Verdict, Vec<Range>) {
         if !self.known {
             return (Verdict::Refused(Code::NotFound), vec![]);
+        }
+        if self.full {
+            return (Verdict::Refused(Code::DiskFull), vec![]);
         }
         let end = tip(&bundle);
         if self.refuse == Some(end.seq) {
@@ -443,4 +453,109 @@ fn what_a_peer_did_not_know_the_conversation_of_is_pushed_again() {
         None,
     );
     assert_eq!(a.chains, b.chains);
+}
+
+#[test]
+fn what_a_full_peer_could_not_store_comes_again_on_the_same_link() {
+    let (mut a, mut b) = pair();
+    connect(&mut a, &mut b, None);
+    b.full = true;
+    let pushed = a.grow(3);
+    let told = |o: &Output| matches!(o, Output::Refused(..));
+    assert!(!pushed.iter().any(told));
+    let at_a = |outputs: Vec<Output>| outputs.into_iter().map(|o| (true, o)).collect();
+    run(&mut a, &mut b, at_a(pushed), None);
+    assert!(!b.chains.contains_key(&server(1)));
+    b.full = false;
+    a.now += 10_000;
+    let round = a.input(Input::Tick { random: 0 });
+    run(&mut a, &mut b, at_a(round), None);
+    assert_eq!(a.chains, b.chains);
+    assert!(a.link.is_settled());
+}
+
+#[test]
+fn a_peer_that_pushes_beyond_the_window_or_wants_without_end_is_cut_off() {
+    let (mut a, mut b) = pair();
+    connect(&mut a, &mut b, None);
+    let bundle = commit(server(1), None);
+    let closes = |outputs: Vec<Output>| outputs.iter().any(|o| matches!(o, Output::Close(_)));
+    for n in 0..crate::limits::LINK_WINDOW_ITEMS as u64 {
+        let bundle = bundle.clone();
+        assert!(!closes(b.input(Input::Frame(Frame::Push { n, bundle }))));
+    }
+    let n = u64::MAX;
+    assert!(closes(b.input(Input::Frame(Frame::Push { n, bundle }))));
+    let range = Range {
+        conversation: C,
+        home: server(2),
+        tip: tip(&commit(server(2), None)).id,
+        from: 0,
+        to: 0,
+    };
+    let max_bytes = 1;
+    let want = |id| {
+        Input::Frame(Frame::Want {
+            id,
+            range,
+            max_bytes,
+        })
+    };
+    assert!(!closes(b.input(want(0))));
+    assert!((1..100).any(|id| closes(b.input(want(id)))));
+}
+
+#[test]
+fn a_pushed_item_that_waits_keeps_its_place_in_the_window_until_its_last_verdict() {
+    let (mut a, mut b) = pair();
+    connect(&mut a, &mut b, None);
+    let session = 1;
+    for n in 0..4 * crate::limits::LINK_WINDOW_ITEMS as u64 {
+        let bundle = commit(server(1), None);
+        let outputs = b.input(Input::Frame(Frame::Push { n, bundle }));
+        assert!(matches!(outputs[0], Output::Judge { .. }), "{n}");
+        for verdict in [Verdict::Waiting, Verdict::Stored] {
+            b.input(Input::Judged {
+                session,
+                n,
+                verdict,
+            });
+        }
+    }
+}
+
+#[test]
+fn after_an_outage_few_conversations_are_read_at_once() {
+    let (mut a, mut b) = pair();
+    connect(&mut a, &mut b, None);
+    let mut reads = 0;
+    for n in 0..200u8 {
+        let conversation = ConversationId::from_bytes([100, n].repeat(16).try_into().unwrap());
+        a.input(Input::TakesPart(conversation, Some(1_000)));
+        let outputs = a.input(Input::Frame(Frame::Frontier {
+            conversation,
+            tips: vec![],
+            offer: a.offer(&conversation).unwrap(),
+            reply: false,
+        }));
+        let read = |o: &&Output| matches!(o, Output::Read { .. });
+        reads += outputs.iter().filter(read).count();
+    }
+    assert!((1..=4).contains(&reads), "{reads}");
+}
+
+#[test]
+fn lookups_that_nobody_answers_are_bounded() {
+    let mut a = Host::new(1, 2);
+    for id in 0..10_000 {
+        a.input(Input::Lookup(id, Query::Handle("nobody".into())));
+    }
+    a.input(Input::Up(Nonce::from_bytes([1; 16])));
+    let hello = Frame::Hello {
+        version: VERSION,
+        server: server(2),
+        nonce: Nonce::from_bytes([2; 16]),
+    };
+    let outputs = a.input(Input::Frame(hello));
+    assert!(outputs.len() <= 4_200, "{}", outputs.len());
 }
