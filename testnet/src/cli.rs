@@ -10,6 +10,7 @@ use comity_sdk::Transport;
 
 use crate::{
     bench,
+    chaos,
     network::{Network, Options},
     replay::{self, Pace},
     up,
@@ -20,6 +21,7 @@ use crate::{
 ///   comity-testnet up                     three servers and demo users, until Ctrl-C
 ///   comity-testnet replay LOG.jsonl       plays a chat log on three servers and compares
 ///   comity-testnet bench all --json       measures, one JSON line for each scenario
+///   comity-testnet chaos                  breaks servers and links while users talk
 #[derive(Debug, Parser)]
 #[command(name = "comity-testnet", version, verbatim_doc_comment)]
 pub struct Cli {
@@ -35,6 +37,8 @@ enum Command {
     Replay(Replay),
     /// Measures how fast the network is: all real processes, through the SDK.
     Bench(bench::Bench),
+    /// Kills, stops and cuts off servers while users talk, then compares what every server shows.
+    Chaos(chaos::Chaos),
     /// One server of a network; what the other commands start.
     #[command(hide = true)]
     Server(server::Server),
@@ -193,6 +197,7 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Up(up) => up::up(up).await,
         Command::Bench(args) => bench::bench(args).await,
         Command::Replay(replay) => run_replay(replay).await,
+        Command::Chaos(chaos) => chaos::chaos(chaos).await,
         Command::Server(_) => bail!("a server has a runtime of its own"),
     }
 }

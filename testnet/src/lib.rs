@@ -3,6 +3,7 @@
 
 pub mod bench;
 pub mod ca;
+pub mod chaos;
 pub mod claims;
 pub mod cli;
 pub mod compare;

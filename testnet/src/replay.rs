@@ -1,14 +1,15 @@
 //! Plays a chat log on a network, many users at once, and compares what every server then shows.
 
-mod player;
-mod read_back;
+pub(crate) mod player;
+pub(crate) mod read_back;
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use comity_sdk::{Client, ConversationId, Transport};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -19,7 +20,7 @@ use crate::{
     network::{Member, Network, keep_handles},
 };
 
-pub use player::{Pace, Played};
+pub use player::{Curtain, Pace, Played};
 
 /// Time for everything sent to be everywhere.
 const WHOLE: Duration = Duration::from_secs(60);
@@ -129,7 +130,7 @@ pub async fn replay(
 ) -> anyhow::Result<Vec<Summary>> {
     let mut summaries = Vec::new();
     for (number, file) in files.iter().enumerate() {
-        let script = read(file)?;
+        let script = Arc::new(read(file)?);
         let tag = format!("{number}-{}", transport_name(transport));
         summaries.push(play_file(network, file, &script, &tag, transport, pace, quiet).await?);
     }
@@ -157,7 +158,7 @@ pub(crate) fn transport_name(transport: Transport) -> &'static str {
 async fn play_file(
     network: &Network,
     file: &Path,
-    script: &Script,
+    script: &Arc<Script>,
     tag: &str,
     transport: Transport,
     pace: Pace,
@@ -170,9 +171,13 @@ async fn play_file(
         .into_owned();
     let stage = Stage::set(network, &title, tag, transport).await?;
     let bar = bar(script.steps.len() as u64, &title, quiet);
-    let clients = cast(network, &stage, script, tag, transport).await?;
-    let played = player::play(&stage, script, &clients, pace, &bar).await?;
+    let clients = cast(network, &stage, script, tag, &[transport]).await?;
+    let curtain = Curtain::default();
+    let played = player::play(stage.conversation, script, &clients, pace, &curtain, &bar).await;
     bar.finish_and_clear();
+    if !played.failures.is_empty() {
+        bail!("{}", played.failures.join("; "));
+    }
     network.settled(WHOLE).await?;
     let (report, out_of_order) =
         read_back::compare(network, &stage, script, &clients, &played).await?;
@@ -208,19 +213,20 @@ pub(crate) fn bar(steps: u64, title: &str, quiet: bool) -> ProgressBar {
     style.map_or(bar.clone(), |style| bar.with_style(style))
 }
 
-async fn close(clients: &[Client]) {
+pub(crate) async fn close(clients: &[Client]) {
     for client in clients {
         let _ = client.close().await;
     }
 }
 
 /// Makes the users of a script, spread over the servers, and lets in who is there from the start.
+/// The users of a server use the transports in turn.
 pub(crate) async fn cast(
     network: &Network,
     stage: &Stage,
     script: &Script,
     tag: &str,
-    transport: Transport,
+    transports: &[Transport],
 ) -> anyhow::Result<Vec<Client>> {
     let servers = network.nodes.len();
     let owner = stage.readers[0].client.conversation(stage.conversation);
@@ -229,6 +235,7 @@ pub(crate) async fn cast(
         let joins = chunk.iter().map(|user| {
             let number = user.key.0 as usize;
             let handle = format!("{}-{tag}", keep_handles(&user.first_name, number));
+            let transport = transports[number / servers % transports.len()];
             async move { network.join(number % servers, &handle, transport).await }
         });
         members.extend(futures::future::try_join_all(joins).await?);

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Compares, and counts lines of one user that stand in another order than he spoke them.
-pub(super) async fn compare(
+pub(crate) async fn compare(
     network: &Network,
     stage: &Stage,
     script: &Script,
