@@ -63,7 +63,7 @@ pub(crate) const RESEND_MIN_MS: u64 = 1_000;
 pub(crate) const RESEND_MAX_MS: u64 = 60_000;
 /// The outbox file is synced this long after a write.
 pub(crate) const SYNC_AFTER_MS: u64 = 1_000;
-/// An identity that lacked a device is asked for again after this long at the earliest.
+/// An identity that lacked a device when asked for it is asked for again after this long.
 pub(crate) const IDENTITY_AGAIN_MS: u64 = 30_000;
 /// How long `close` waits for the outbox to empty.
 pub const CLOSE_MS: u64 = 5_000;

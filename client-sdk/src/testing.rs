@@ -68,6 +68,19 @@ impl Person {
         Self { log, key }
     }
 
+    /// The same user, signed in with one more device, which speaks from here on.
+    pub(crate) fn with_another_device(mut self) -> Self {
+        let home = home_key(&SecretKey::from_seed([0xee; 32]), self.log.nonce());
+        self.key = SecretKey::from_seed([0xdd; 32]);
+        let op = Op::AddDevice {
+            device: self.key.public(),
+            name: "another".to_owned(),
+        };
+        let entry = self.log.next(op, Timestamp(3), Signer::Home, &home);
+        self.log.extend(&entry.unwrap()).unwrap();
+        self
+    }
+
     pub(crate) fn user(&self) -> UserId {
         self.log.user()
     }

@@ -46,7 +46,8 @@ pub(crate) struct Identities {
 #[derive(Debug)]
 struct Known {
     devices: BTreeSet<DeviceKey>,
-    asked: Instant,
+    /// When the log was last asked for a device that it did not have.
+    lacked: Option<Instant>,
 }
 
 enum Answer {
@@ -63,18 +64,20 @@ impl Identities {
         if known.devices.contains(device) {
             return Answer::Proven;
         }
-        // Somebody who makes devices up must not make this client ask without end.
-        if known.asked.elapsed() < Duration::from_millis(IDENTITY_AGAIN_MS) {
-            return Answer::Refuted;
+        // Somebody who makes devices up must not make this client ask without end; somebody who
+        // just signed in with a new device is asked about at once.
+        let pause = Duration::from_millis(IDENTITY_AGAIN_MS);
+        match known.lacked {
+            Some(lacked) if lacked.elapsed() < pause => Answer::Refuted,
+            _ => Answer::Ask,
         }
-        Answer::Ask
     }
 
-    fn learn(&mut self, user: UserId, devices: BTreeSet<DeviceKey>) {
-        let asked = Instant::now();
+    fn learn(&mut self, user: UserId, devices: BTreeSet<DeviceKey>, lacks: bool) {
+        let lacked = lacks.then(Instant::now);
         if let Some(known) = self.users.get_mut(&user) {
             known.devices.extend(devices);
-            known.asked = asked;
+            known.lacked = lacked;
             return;
         }
         if self.users.len() >= IDENTITIES_CACHED
@@ -83,7 +86,7 @@ impl Identities {
             self.users.remove(&oldest);
         }
         self.order.push_back(user);
-        self.users.insert(user, Known { devices, asked });
+        self.users.insert(user, Known { devices, lacked });
     }
 }
 
@@ -273,13 +276,13 @@ async fn check_device(shared: &Shared, user: UserId, device: DeviceKey) -> Resul
         Ok(_) => return Err(Error::unexpected_reply()),
         Err(error) if later(&error) => return Err(error),
         Err(error) => {
-            shared.identities().learn(user, BTreeSet::new());
+            shared.identities().learn(user, BTreeSet::new(), true);
             return Err(bad("the author's identity is not to be had").because(error));
         }
     };
     let devices = proven(user, &entries, &device)?;
     let known = devices.contains(&device);
-    shared.identities().learn(user, devices);
+    shared.identities().learn(user, devices, !known);
     if known { Ok(()) } else { Err(refuted()) }
 }
 

@@ -171,7 +171,8 @@ fn sign_in(network: &Network, user: &DemoUser) -> Option<SignIn> {
     let (address, server) = (format!("{}@{}", user.handle, node.name), node.address());
     let ca = network.ca_path();
     let line = format!(
-        "comity-chat --server {server} --ca {} --token {} {address}",
+        "{} --server {server} --ca {} --token {} {address}",
+        chat_program(),
         ca.display(),
         user.token
     );
@@ -181,6 +182,22 @@ fn sign_in(network: &Network, user: &DemoUser) -> Option<SignIn> {
         token: user.token.clone(),
         line,
     })
+}
+
+/// The chat client as it can be started from here: beside this program, or somewhere on the path.
+fn chat_program() -> String {
+    let beside = std::env::current_exe()
+        .ok()
+        .map(|program| program.with_file_name("comity-chat"));
+    let Some(beside) = beside.filter(|program| program.exists()) else {
+        return "comity-chat".to_owned();
+    };
+    let here = std::env::current_dir().unwrap_or_default();
+    beside
+        .strip_prefix(here)
+        .unwrap_or(&beside)
+        .display()
+        .to_string()
 }
 
 fn tell(network: &Network, sign_ins: &[SignIn], ready_ms: u128, json: bool) -> anyhow::Result<()> {

@@ -71,6 +71,19 @@ async fn an_identity_is_asked_for_once_however_many_lines_it_proves() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_device_says_that_was_signed_in_just_now_is_shown() {
+    let mut home = Home::new();
+    let (client, mut events, mut session, bob) = with_bob(&mut home).await;
+    let bob = bob.with_another_device();
+    session
+        .update(2, vec![appeared(&bob.says(2, "from my phone"))])
+        .await;
+    session.identify(&bob).await;
+    assert_eq!(next_text(&mut events).await, "from my phone");
+    assert_eq!(client.stats().unverified, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_that_a_server_makes_up_is_shown() {
     let mut home = Home::new();
     let (client, mut events, mut session, bob) = with_bob(&mut home).await;
@@ -106,6 +119,7 @@ async fn nothing_that_a_server_makes_up_is_shown() {
         appeared(&bob.says(16, "true")),
     ];
     session.update(2, forged).await;
+    session.identify(&bob).await;
     for reason in ["content", "signature", "device", "conversation", "content"] {
         let told = next_warning(&mut events).await;
         assert!(told.contains(reason), "{told}");
