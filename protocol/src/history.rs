@@ -10,13 +10,12 @@ mod fork;
 mod frontier;
 mod graph;
 
+pub use crate::place::Place;
 pub use causal::CausalPast;
 pub use fork::Fork;
 pub use frontier::Span;
 pub(crate) use graph::Past;
 pub use graph::{Graph, Inserted, Node};
-
-use crate::{ids::CommitId, time::Hlc};
 
 /// A commit's place in one [`Graph`]; means nothing in another. Dependencies have smaller ones.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -32,17 +31,6 @@ pub struct Appearance {
     /// The commit.
     pub node: NodeIx,
     /// Which of its events.
-    pub index: u16,
-}
-
-/// Where an appearance stands in the one order of everything: by clock, then commit, then index.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Place {
-    /// The commit's clock.
-    pub hlc: Hlc,
-    /// The commit.
-    pub commit: CommitId,
-    /// Index in the commit.
     pub index: u16,
 }
 

@@ -3,7 +3,7 @@
 //! No clock, no socket, no file, no randomness: time and random bytes come in as arguments,
 //! effects go out as values. `spec/` describes every byte; `spec/vectors/` holds examples.
 //!
-//! - [`ids`], [`time`], [`role`], [`limits`], [`encoding`], [`signing`]: the alphabet.
+//! - [`ids`], [`time`], [`place`], [`role`], [`limits`], [`encoding`], [`signing`]: the alphabet.
 //! - [`event`], [`commit`], [`root`]: what travels between servers and is kept for ever.
 //! - [`name`], [`identity`], [`card`]: who users and servers are, and what they are called.
 //! - [`link`]: replication of one peer link.
@@ -27,6 +27,7 @@ pub mod ids;
 pub mod limits;
 pub mod link;
 pub mod name;
+pub mod place;
 pub mod role;
 pub mod root;
 pub mod session;

@@ -11,6 +11,7 @@ mod reconnect;
 mod request;
 mod update;
 
+pub use crate::place::Place;
 pub use codec::{Codec, FrameBuffer, FrameError, frame_bytes};
 pub use cursor::{CursorState, CursorVerdict};
 pub use error::{Code, WireError};
@@ -19,7 +20,7 @@ pub use request::{
     Accepted, Anchor, Challenge, ClientFrame, Cursor, Grantee, Hello, LookedUp, Member, Page,
     Reply, Request, ServerFrame, Welcome, session_message,
 };
-pub use update::{Change, ContentState, Edited, Item, Place, Reaction, Summary};
+pub use update::{Change, ContentState, Edited, Item, Reaction, Summary};
 
 /// ALPN of client connections over QUIC.
 pub const ALPN: &[u8] = b"comity/1";

@@ -2,10 +2,11 @@ use super::*;
 use crate::{
     commit::{AuthorityChange, Commit, RawCommit, SignedCommit, UnverifiedCommit},
     event::Tip,
-    ids::{Blob, ConversationId, EventId, ServerId, Signature},
+    ids::{Blob, CommitId, ConversationId, EventId, ServerId, Signature},
     limits::AHEAD_PARENT_MS,
-    time::Timestamp,
+    time::{Hlc, Timestamp},
 };
+use crate::{ids::CommitId, time::Hlc};
 
 const NOW: Timestamp = Timestamp(1_000_000);
 
