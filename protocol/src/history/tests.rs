@@ -6,7 +6,6 @@ use crate::{
     limits::AHEAD_PARENT_MS,
     time::{Hlc, Timestamp},
 };
-use crate::{ids::CommitId, time::Hlc};
 
 const NOW: Timestamp = Timestamp(1_000_000);
 
