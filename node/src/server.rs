@@ -32,6 +32,8 @@ use crate::{
     tls::Tls,
 };
 
+/// Cache of the index. The memory it takes is a multiple of it, and rows are small.
+const INDEX_CACHE_BYTES: u64 = 32 * 1024 * 1024;
 /// Time given to sessions and links to end.
 const STOP: Duration = Duration::from_secs(10);
 
@@ -201,6 +203,7 @@ fn open_storage(
     fs::create_dir_all(&config.data).map_err(io_error("making the data directory"))?;
     let boot_id = faults.boot_id.unwrap_or_else(comity_storage::boot_id);
     let mut storage = StorageConfig::new(&config.data, boot_id);
+    storage.cache_bytes = INDEX_CACHE_BYTES;
     if let Some(files) = faults.files {
         storage.files = files;
     }
