@@ -6,7 +6,11 @@
 
 mod it {
     mod card;
+    mod commit;
+    mod event;
     mod identity;
+    mod link;
     mod names;
+    mod session;
     mod vectors;
 }

@@ -5,8 +5,9 @@
 
 use std::{fs, path::PathBuf};
 
+use comity_protocol::encoding;
 use data_encoding::HEXLOWER;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 fn path(file: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "..", "spec", "vectors", file]
@@ -47,4 +48,44 @@ pub(crate) fn hex(bytes: impl AsRef<[u8]>) -> String {
 #[track_caller]
 pub(crate) fn unhex(text: &str) -> Vec<u8> {
     HEXLOWER.decode(text.as_bytes()).unwrap()
+}
+
+/// A frame in both of its forms.
+#[derive(Deserialize, Serialize)]
+pub(crate) struct Frame<T> {
+    pub(crate) about: String,
+    pub(crate) cbor: String,
+    pub(crate) json: T,
+}
+
+/// The vector of a frame.
+pub(crate) fn frame_vector<T: Serialize>(about: String, json: T) -> Frame<T> {
+    Frame {
+        about,
+        cbor: hex(encoding::encode(&json)),
+        json,
+    }
+}
+
+impl<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug> Frame<T> {
+    /// Both forms are one frame, and it is written as it stands there.
+    #[track_caller]
+    pub(crate) fn check(&self) {
+        let bytes = unhex(&self.cbor);
+        let read: T = encoding::decode_frame(&bytes, bytes.len()).unwrap();
+        assert_eq!(read, self.json, "{}", self.about);
+        assert_eq!(encoding::encode(&self.json), bytes, "{}", self.about);
+        let text = serde_json::to_string(&self.json).unwrap();
+        assert_eq!(serde_json::from_str::<T>(&text).unwrap(), read);
+    }
+}
+
+/// The name of a value's form: the one key of its JSON, or the text that stands for it.
+#[track_caller]
+pub(crate) fn tag(value: &impl Serialize) -> String {
+    match serde_json::to_value(value).unwrap() {
+        serde_json::Value::String(name) => name,
+        serde_json::Value::Object(fields) => fields.into_iter().next().unwrap().0,
+        other => panic!("no form has the JSON {other}"),
+    }
 }
