@@ -4,9 +4,11 @@
 mod bundles;
 mod live;
 mod load;
+mod nonces;
 mod open;
 mod shard;
 
+pub(crate) use nonces::{Claim, Nonces};
 pub(crate) use shard::conversation_of;
 
 use std::{
@@ -28,7 +30,7 @@ use comity_protocol::{
     signing::SecretKey,
     time::Timestamp,
 };
-use comity_storage::{Storage, SubmitError};
+use comity_storage::{Health, Storage, SubmitError};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -51,6 +53,20 @@ pub(crate) struct Judged {
     pub(crate) users: Vec<UserId>,
 }
 
+impl Judged {
+    pub(crate) const fn of(verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            missing: Vec::new(),
+            users: Vec::new(),
+        }
+    }
+
+    pub(crate) const fn refused(code: Code) -> Self {
+        Self::of(Verdict::Refused(code))
+    }
+}
+
 /// Told of a verdict, and told again if the first one was `Waiting`.
 pub(crate) type OnJudged = Arc<dyn Fn(Judged) + Send + Sync>;
 
@@ -63,6 +79,7 @@ pub(crate) enum Command {
     Send {
         event: Box<SignedEvent>,
         content: Option<SealedContent>,
+        claim: Claim,
         reply: Reply<Accepted>,
     },
     /// A new group, or one that a peer offers.
@@ -123,6 +140,8 @@ pub(crate) struct Done {
     pub(crate) conversation: ConversationId,
     pub(crate) work: open::Work,
     pub(crate) result: Result<u64, SubmitError>,
+    /// Which opening of the conversation it is of.
+    pub(crate) broken: Arc<AtomicBool>,
 }
 
 /// What every shard shares.
@@ -140,9 +159,29 @@ pub(crate) struct Shared {
     pub(crate) taken: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) stopping: AtomicBool,
+    pub(crate) nonces: Arc<Nonces>,
+    /// When the disk was last found full, in milliseconds.
+    pub(crate) full_at: AtomicU64,
 }
 
+/// After the disk was found full nothing is tried for this long, in milliseconds.
+const FULL_PAUSE_MS: u64 = 500;
+
 impl Shared {
+    /// Why nothing can be stored now, if so. Known before a machine takes in what it would have to
+    /// give up again, and be read back for.
+    pub(crate) fn cannot_store(&self) -> Option<WireError> {
+        if let Health::ReadOnly(reason) = self.storage.health() {
+            return Some(WireError::new(Code::ReadOnly, reason.to_string()));
+        }
+        let since = now().0.saturating_sub(self.full_at.load(Ordering::Relaxed));
+        (since < FULL_PAUSE_MS).then(|| {
+            let mut full = submit_error(&SubmitError::Full);
+            full.retry_after_ms = Some(2 * FULL_PAUSE_MS);
+            full
+        })
+    }
+
     /// The key of an origin's epoch, from its card.
     pub(crate) fn key_of(&self, origin: &ServerId, epoch: u64) -> Option<PublicKey> {
         self.cards

@@ -70,6 +70,11 @@ impl<'a> Items<'a> {
         Some(held)
     }
 
+    /// The home whose commit a record holds.
+    pub(crate) fn origin(&mut self, record: u64) -> Option<ServerId> {
+        self.held(record).map(|held| held.origin)
+    }
+
     fn event(
         &mut self,
         number: u64,

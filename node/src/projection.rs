@@ -121,6 +121,7 @@ impl HomeProjection {
                     name,
                 };
                 tx.put(&member, &value(&row));
+                tx.delete(&key::ended(conversation, &change.home));
             }
             if change.home == self.me {
                 let user = key::user_conversation(&change.user, conversation);
@@ -188,6 +189,9 @@ impl HomeProjection {
             erase(event, tx);
         }
         self.members(number, &conversation, &record.members, tx);
+        for (home, until) in &record.ended {
+            tx.put(&key::ended(&conversation, home), &value(until));
+        }
         state(&conversation, &record.state, tx);
         Ok(())
     }
@@ -206,9 +210,25 @@ fn event(log: &mut ChangeLog, place: Place, entry: &EventEntry, late: bool, tx: 
     };
     let id = signed.id();
     // An event counts once, at its first place; a later appearance is void and leaves no row.
-    let first = event_row(&id, tx).is_none_or(|row| row.void.is_some() && entry.void.is_none());
-    if !first {
-        return;
+    let before = event_row(&id, tx);
+    let copy = |record, slot| match slot {
+        Slot::Held(index) => Some(ContentAt { record, index }),
+        _ => None,
+    };
+    if let Some(row) = before {
+        if row.record == log.number {
+            // Applied before the last savepoint was lost.
+            return;
+        }
+        // Its text is kept once, where an erasure finds it: the copy that no row names goes.
+        let (old, new) = (copy(row.record, row.slot), copy(log.number, entry.slot));
+        let replaces = row.void.is_some() && entry.void.is_none();
+        if let (Some(old), Some(new)) = (old, new) {
+            tx.erase(if replaces { old } else { new });
+        }
+        if !replaces {
+            return;
+        }
     }
     let row = EventRow {
         conversation: log.conversation,

@@ -145,6 +145,9 @@ pub(crate) struct CommitRecord {
     /// State fields and the event that holds the value, `None` if cleared.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) state: Vec<(String, Option<EventId>)>,
+    /// Homes that take part no longer, and the end of the own chain that they are still to have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) ended: Vec<(ServerId, Option<u64>)>,
 }
 
 /// A user's identity log as it is now, whole.

@@ -147,6 +147,9 @@ pub(crate) mod key {
     pub(crate) fn token(hash: &[u8]) -> Vec<u8> {
         [b"t", hash].concat()
     }
+    pub(crate) fn ended(conversation: &ConversationId, peer: &ServerId) -> Vec<u8> {
+        [b"x", conversation.as_bytes().as_slice(), peer.as_bytes()].concat()
+    }
     pub(crate) fn outbox(peer: &ServerId, conversation: &ConversationId) -> Vec<u8> {
         [b"o", peer.as_bytes().as_slice(), conversation.as_bytes()].concat()
     }
@@ -376,6 +379,20 @@ impl Rows {
     pub(crate) fn tokens(&self) -> Result<Vec<TokenRecord>, ReadError> {
         let rows = self.0.scan_prefix(b"t", Direction::Forward, usize::MAX)?;
         Ok(rows.iter().filter_map(|(_, bytes)| parse(bytes)).collect())
+    }
+
+    /// Homes whose last member is gone, and up to where the own chain is for them.
+    pub(crate) fn ended(&self) -> Result<Vec<(ConversationId, ServerId, Option<u64>)>, ReadError> {
+        let rows = self.0.scan_prefix(b"x", Direction::Forward, usize::MAX)?;
+        let parsed = rows.iter().filter_map(|(key, bytes)| {
+            let conversation = ConversationId::from_bytes(id_at(key, 1)?);
+            Some((
+                conversation,
+                ServerId::from_bytes(id_at(key, 33)?),
+                parse(bytes)?,
+            ))
+        });
+        Ok(parsed.collect())
     }
 
     pub(crate) fn acked(

@@ -256,6 +256,8 @@ impl Server {
             taken: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
+            nonces: Arc::default(),
+            full_at: AtomicU64::new(0),
         });
         let shards = std::thread::available_parallelism().map_or(2, usize::from);
         let (engine, threads) =

@@ -151,6 +151,12 @@ impl Conversation {
         self.queue.is_empty() && self.in_flight.is_none() && self.waiting.is_empty()
     }
 
+    /// Something of its own users is queued or in flight: what else waits here can be fetched again.
+    #[must_use]
+    pub fn has_own_work(&self) -> bool {
+        !self.queue.is_empty() || self.in_flight.is_some()
+    }
+
     /// Takes a stored commit back in, in the order they were stored. Nothing new follows from it.
     ///
     /// # Errors

@@ -37,6 +37,7 @@ pub(super) fn to_record(
     conversation: ConversationId,
     taken: &Taken,
     tips: Vec<comity_protocol::event::Tip>,
+    ended: Vec<(ServerId, Option<u64>)>,
 ) -> Record {
     let mut contents = Vec::new();
     let mut entry = |event: &comity_protocol::conversation::TakenEvent| EventEntry {
@@ -84,6 +85,7 @@ pub(super) fn to_record(
         members: taken.roles.iter().map(member).collect(),
         tips,
         state: taken.state.clone(),
+        ended,
     };
     record(kind::COMMIT, &body, contents)
 }

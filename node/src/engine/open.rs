@@ -2,29 +2,31 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use comity_protocol::{
     conversation::Conversation,
     ids::{CommitId, ConversationId, EventId, ServerId, UserId},
     role::Role,
-    session::{Accepted, Change, Place},
+    session::{Accepted, Change, Code, Place, WireError},
 };
 use comity_storage::ReadError;
 
-use super::{OnJudged, Reply, Shared, load};
+use super::{Claim, Judged, OnJudged, Reply, Shared, load};
 use crate::{hub::Live, records::MemberChange};
 
 /// Answers kept for items that wait; beyond it the peer learns their fate from the next round.
 const WAITING_ANSWERS_MAX: usize = 4_096;
+/// Answers kept for one of them: pushed by its home, and handed over by a few others.
+const ANSWERS_EACH_MAX: usize = 8;
 /// Own commits whose way to the peers is followed for their authors.
 const FOLLOWED_MAX: usize = 4_096;
 
 /// What is on its way to the disk.
 pub(crate) enum Work {
     /// A conversation that is new here.
-    Conversation { reply: Reply<()> },
+    Conversation,
     /// A commit.
     Commit {
         commit: CommitId,
@@ -35,6 +37,26 @@ pub(crate) enum Work {
     },
 }
 
+/// Who waits for an own event.
+pub(super) struct Sender {
+    reply: Reply<Accepted>,
+    /// Dropped with the answer, when the nonce is found in the store or is free again.
+    _claim: Claim,
+}
+
+impl Sender {
+    pub(super) fn new(reply: Reply<Accepted>, claim: Claim) -> Self {
+        Self {
+            reply,
+            _claim: claim,
+        }
+    }
+
+    pub(super) fn answer(self, result: Result<Accepted, WireError>) {
+        let _ = self.reply.send(result);
+    }
+}
+
 pub(super) struct Open {
     pub(super) machine: Conversation,
     /// Local members, sorted.
@@ -42,11 +64,16 @@ pub(super) struct Open {
     /// Other homes that take part.
     pub(super) peers: BTreeSet<ServerId>,
     /// Who waits for an own event to be durable.
-    pub(super) senders: BTreeMap<EventId, Vec<Reply<Accepted>>>,
+    pub(super) senders: BTreeMap<EventId, Vec<Sender>>,
+    /// Who waits for the conversation itself, while it is new and not durable.
+    pub(super) creating: Option<Vec<Reply<()>>>,
     /// Who waits for a commit that is on its way to the disk.
     pub(super) on_disk: BTreeMap<CommitId, Vec<OnJudged>>,
     /// Who waits for a commit that waits itself.
     pub(super) on_arrival: BTreeMap<CommitId, Vec<OnJudged>>,
+    /// Set once something that the machine took could not be made durable. Nothing more is stored
+    /// then: what follows may build on what is missing.
+    pub(super) broken: Arc<AtomicBool>,
     acked: BTreeMap<ServerId, u64>,
     followed: BTreeMap<u64, Vec<(EventId, UserId)>>,
     /// Newest own commit that is durable.
@@ -91,8 +118,10 @@ impl Open {
             locals: Arc::new(locals),
             peers,
             senders: BTreeMap::new(),
+            creating: None,
             on_disk: BTreeMap::new(),
             on_arrival: BTreeMap::new(),
+            broken: Arc::default(),
             acked: BTreeMap::new(),
             followed: BTreeMap::new(),
             own_tip: None,
@@ -106,8 +135,12 @@ impl Open {
         self
     }
 
-    pub(super) fn is_idle(&self) -> bool {
-        self.machine.is_idle() && self.senders.is_empty() && self.on_disk.is_empty()
+    /// It can be put away: at most items wait that can be fetched again.
+    pub(super) fn can_close(&self) -> bool {
+        !self.machine.has_own_work()
+            && self.senders.is_empty()
+            && self.on_disk.is_empty()
+            && self.creating.is_none()
     }
 
     /// Takes note of roles that changed. Gives the users to be told: local members as they are
@@ -133,9 +166,30 @@ impl Open {
 
     pub(super) fn wait_for_arrival(&mut self, commit: CommitId, answer: OnJudged) {
         if self.on_arrival.len() >= WAITING_ANSWERS_MAX {
-            self.on_arrival.clear();
+            self.give_up_waiting();
         }
-        self.on_arrival.entry(commit).or_default().push(answer);
+        let answers = self.on_arrival.entry(commit).or_default();
+        if answers.len() < ANSWERS_EACH_MAX {
+            answers.push(answer);
+        } else {
+            answer(Judged::refused(Code::Busy));
+        }
+    }
+
+    /// Answers for items that waited and do so no longer.
+    pub(super) fn answer_given_up(&mut self) {
+        for (commit, code) in self.machine.take_given_up() {
+            for answer in self.on_arrival.remove(&commit).unwrap_or_default() {
+                answer(Judged::refused(code));
+            }
+        }
+    }
+
+    /// Tells whoever waits that the items may come again.
+    pub(super) fn give_up_waiting(&mut self) {
+        for answer in std::mem::take(&mut self.on_arrival).into_values().flatten() {
+            answer(Judged::refused(Code::Busy));
+        }
     }
 
     /// Follows an own commit until every peer has it.

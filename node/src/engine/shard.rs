@@ -24,7 +24,7 @@ use super::{
     Command, Done, Judged, OnJudged, Reply, Served, Shared, bundles,
     live::{self, Announcement},
     load, now,
-    open::{Open, Work},
+    open::{Open, Sender, Work},
     submit_error,
 };
 use crate::{
@@ -45,7 +45,8 @@ pub(super) struct ShardState {
     open: BTreeMap<ConversationId, Open>,
     /// Conversations with events that wait for a commit.
     dirty: BTreeSet<ConversationId>,
-    on_the_way: usize,
+    /// Submissions on their way to the disk, by conversation.
+    on_the_way: BTreeMap<ConversationId, usize>,
     drains: Vec<oneshot::Sender<()>>,
     uses: u64,
 }
@@ -71,7 +72,7 @@ impl ShardState {
             waiting,
             open: BTreeMap::new(),
             dirty: BTreeSet::new(),
-            on_the_way: 0,
+            on_the_way: BTreeMap::new(),
             drains: Vec::new(),
             uses: 0,
         }
@@ -101,8 +102,9 @@ impl ShardState {
             Command::Send {
                 event,
                 content,
+                claim,
                 reply,
-            } => self.send(*event, content, reply),
+            } => self.send(*event, content, Sender::new(reply, claim)),
             Command::Group { genesis, reply } => self.group(&genesis, reply),
             Command::Direct { members, reply } => self.direct(members, reply),
             Command::Judge { bundle, answer } => self.judge(bundle, answer),
@@ -150,12 +152,16 @@ impl ShardState {
         }
     }
 
-    fn opened(
-        &mut self,
-        id: &ConversationId,
-    ) -> Result<Option<&mut Open>, comity_storage::ReadError> {
+    fn opened(&mut self, id: &ConversationId) -> Result<Option<&mut Open>, WireError> {
         if !self.open.contains_key(id) {
-            let Some(open) = Open::read(&self.shared, id)? else {
+            if self.on_the_way.contains_key(id) {
+                // It was given up, and what is on its way is in no row yet: read now, its machine
+                // would lack that and the home's next commit would fork its own chain.
+                let busy = "the conversation is being read back; try again";
+                return Err(WireError::new(Code::Busy, busy));
+            }
+            let read = Open::read(&self.shared, id).map_err(|error| unreadable(&error))?;
+            let Some(open) = read else {
                 return Ok(None);
             };
             self.open.insert(*id, open);
@@ -166,32 +172,34 @@ impl ShardState {
     }
 
     fn known(&mut self, id: &ConversationId) -> Result<&mut Open, WireError> {
-        self.opened(id)
-            .map_err(|error| unreadable(&error))?
-            .ok_or_else(not_found)
+        self.opened(id)?.ok_or_else(not_found)
     }
 
-    fn send(&mut self, event: SignedEvent, content: Option<SealedContent>, reply: Reply<Accepted>) {
+    fn send(&mut self, event: SignedEvent, content: Option<SealedContent>, sender: Sender) {
         let (id, conversation) = (event.id(), event.event().conversation);
+        let cannot_store = self.shared.cannot_store();
         let open = match self.known(&conversation) {
             Ok(open) => open,
-            Err(error) => return drop(reply.send(Err(error))),
+            Err(error) => return sender.answer(Err(error)),
         };
         // A retry shares the answer of the first try, whatever has become of it meanwhile.
         if let Some(senders) = open.senders.get_mut(&id) {
-            return senders.push(reply);
+            return senders.push(sender);
         }
         if let Some(place) = open.machine.place_of(&id) {
-            return drop(reply.send(Ok(Accepted { event: id, place })));
+            return sender.answer(Ok(Accepted { event: id, place }));
+        }
+        if let Some(error) = cannot_store {
+            return sender.answer(Err(error));
         }
         match open.machine.submit(now(), event, content) {
             Ok(()) => {
-                open.senders.insert(id, vec![reply]);
+                open.senders.insert(id, vec![sender]);
                 self.dirty.insert(conversation);
             }
             Err(refusal) => {
                 self.shared.refused.fetch_add(1, Ordering::Relaxed);
-                let _ = reply.send(Err(WireError::new(refusal.code(), refusal.to_string())));
+                sender.answer(Err(WireError::new(refusal.code(), refusal.to_string())));
             }
         }
     }
@@ -231,9 +239,18 @@ impl ShardState {
         reply: Reply<()>,
     ) {
         match self.opened(&id) {
-            Ok(Some(_)) => return drop(reply.send(Ok(()))),
-            Err(error) => return drop(reply.send(Err(unreadable(&error)))),
+            Ok(Some(open)) => {
+                // Known is what is durable: the rows are read next.
+                return match &mut open.creating {
+                    Some(waiting) => waiting.push(reply),
+                    None => drop(reply.send(Ok(()))),
+                };
+            }
+            Err(error) => return drop(reply.send(Err(error))),
             Ok(None) => {}
+        }
+        if let Some(error) = self.shared.cannot_store() {
+            return drop(reply.send(Err(error)));
         }
         let Some(machine) = load::machine(&offer, self.shared.me, self.shared.epoch) else {
             return drop(reply.send(Err(WireError::new(Code::Malformed, "not a conversation"))));
@@ -247,8 +264,9 @@ impl ShardState {
             .filter(|home| *home != me)
             .collect();
         let known_peers = peers.clone();
-        self.open
-            .insert(id, Open::new(machine, locals.clone(), peers));
+        let mut open = Open::new(machine, locals.clone(), peers);
+        open.creating = Some(vec![reply]);
+        self.open.insert(id, open);
         let body = ConversationRecord {
             conversation: id,
             offer: offer.clone(),
@@ -266,7 +284,7 @@ impl ShardState {
             offer,
             peers: known_peers,
         };
-        self.submit(id, record, told, committed, Work::Conversation { reply });
+        self.submit(id, record, told, committed, Work::Conversation);
     }
 
     /// Makes the next commit of what waits.
@@ -281,38 +299,40 @@ impl ShardState {
     }
 
     fn judge(&mut self, bundle: Bundle, answer: OnJudged) {
-        let verdict = |verdict| Judged {
-            verdict,
-            missing: Vec::new(),
-            users: Vec::new(),
-        };
         let shared = Arc::clone(&self.shared);
         let checked = CheckedBundle::check(bundle, |origin, epoch| shared.key_of(origin, epoch));
         let checked = match checked {
             Ok(checked) => checked,
             Err(error) => {
                 tracing::warn!(%error, "an item of a peer was refused");
-                return answer(verdict(Verdict::Refused(error.code())));
+                return answer(Judged::refused(error.code()));
             }
         };
         let (id, commit) = (checked.conversation(), checked.commit.id());
         let open = match self.known(&id) {
             Ok(open) => open,
-            Err(error) => return answer(verdict(Verdict::Refused(error.code))),
+            Err(error) => return answer(Judged::refused(error.code)),
         };
+        if open.machine.graph().ix(&commit).is_none()
+            && let Some(error) = shared.cannot_store()
+        {
+            return answer(Judged::refused(error.code));
+        }
         let devices = |user: &UserId, device: &DeviceKey| {
             shared.identities.had_device(user, device).ok().flatten()
         };
-        match open.machine.receive(now(), checked, &devices) {
+        let received = open.machine.receive(now(), checked, &devices);
+        match received {
             Received::Taken(all) => {
                 open.on_disk.entry(commit).or_default().push(answer);
+                open.answer_given_up();
                 for taken in all {
                     self.taken(id, &taken);
                 }
             }
             Received::Known => match open.on_disk.get_mut(&commit) {
                 Some(waiting) => waiting.push(answer),
-                None => answer(verdict(Verdict::Stored)),
+                None => answer(Judged::of(Verdict::Stored)),
             },
             Received::Waiting { commits, users } => {
                 answer(Judged {
@@ -321,10 +341,11 @@ impl ShardState {
                     users,
                 });
                 open.wait_for_arrival(commit, answer);
+                open.answer_given_up();
             }
             Received::Refused(code, why) => {
                 tracing::warn!(%id, why, "a commit of a peer was refused");
-                answer(verdict(Verdict::Refused(code)));
+                answer(Judged::refused(code));
             }
         }
     }
@@ -335,14 +356,14 @@ impl ShardState {
         let devices = |user: &UserId, device: &DeviceKey| {
             shared.identities.had_device(user, device).ok().flatten()
         };
+        if shared.cannot_store().is_some() {
+            return;
+        }
         let mut released = Vec::new();
         for (id, open) in &mut self.open {
-            released.extend(
-                open.machine
-                    .release_waiting(now(), &devices)
-                    .into_iter()
-                    .map(|t| (*id, t)),
-            );
+            let all = open.machine.release_waiting(now(), &devices);
+            open.answer_given_up();
+            released.extend(all.into_iter().map(|taken| (*id, taken)));
         }
         for (id, taken) in released {
             self.taken(id, &taken);
@@ -377,14 +398,14 @@ impl ShardState {
             open.peers.extend(&joined);
             open.peers.retain(|home| !left.contains(home));
         }
-        let tips: Vec<_> = open.machine.graph().tips(&origin).collect();
-        let mut tips = tips;
+        let own_tip = own.or(open.own_tip);
+        let mut tips: Vec<_> = open.machine.graph().tips(&origin).collect();
         tips.sort_unstable();
-        let record = live::to_record(id, taken, tips);
+        let ended = left.iter().map(|home| (*home, own_tip)).collect();
+        let record = live::to_record(id, taken, tips, ended);
         let told = live::announcement(id, &me, taken, users);
         let bundle = (own.is_some() && !open.peers.is_empty()).then(|| live::to_bundle(taken));
         let frontier = open.machine.frontier();
-        let own_tip = own.or(open.own_tip);
         let committed = Committed::Commit {
             conversation: id,
             frontier,
@@ -417,19 +438,35 @@ impl ShardState {
         committed: Committed,
         work: Work,
     ) {
-        self.on_the_way += 1;
+        let Some(open) = self.open.get(&conversation) else {
+            return;
+        };
+        let broken = Arc::clone(&open.broken);
+        if broken.load(Ordering::Acquire) {
+            // Its failure is on the way here.
+            return;
+        }
+        *self.on_the_way.entry(conversation).or_default() += 1;
         let (shared, commands) = (Arc::clone(&self.shared), self.commands.clone());
         // Runs in the committer, in the order of records: what sessions and links are told keeps
         // that order, whichever shard it came from.
         let done = move |result: Result<comity_storage::Durable, comity_storage::SubmitError>| {
-            if let Ok(durable) = &result {
-                shared.hub.publish(
-                    Some(durable.first),
-                    told.users.iter(),
-                    &told.common,
-                    &told.own,
-                );
-                shared.replication.committed(committed);
+            match &result {
+                Ok(durable) => {
+                    shared.hub.publish(
+                        Some(durable.first),
+                        told.users.iter(),
+                        &told.common,
+                        &told.own,
+                    );
+                    shared.replication.committed(committed);
+                }
+                Err(error) => {
+                    if matches!(error, comity_storage::SubmitError::Full) {
+                        shared.full_at.store(now().0, Ordering::Relaxed);
+                    }
+                    broken.store(true, Ordering::Release);
+                }
             }
             let result = result.map(|durable| durable.first);
             if let Some(commands) = commands.upgrade() {
@@ -437,6 +474,7 @@ impl ShardState {
                     conversation,
                     work,
                     result,
+                    broken,
                 };
                 let _ = commands.send(Command::Durable(Box::new(done)));
             }
@@ -445,43 +483,45 @@ impl ShardState {
     }
 
     fn durable(&mut self, done: Done) {
-        self.on_the_way -= 1;
         let id = done.conversation;
-        if let Err(error) = &done.result {
-            self.failed(id, done.work, &submit_error(error));
+        if let Some(count) = self.on_the_way.get_mut(&id) {
+            *count -= 1;
+            if *count == 0 {
+                self.on_the_way.remove(&id);
+            }
+        }
+        // A conversation that was given up and read back knows nothing of what was before.
+        let Some(open) = self.open.get_mut(&id) else {
+            return;
+        };
+        if !Arc::ptr_eq(&open.broken, &done.broken) {
             return;
         }
+        if let Err(error) = &done.result {
+            return self.failed(id, &submit_error(error));
+        }
         match done.work {
-            Work::Conversation { reply } => drop(reply.send(Ok(()))),
+            Work::Conversation => {
+                for reply in open.creating.take().unwrap_or_default() {
+                    let _ = reply.send(Ok(()));
+                }
+            }
             Work::Commit {
                 commit,
                 own,
                 events,
             } => {
-                let Some(open) = self.open.get_mut(&id) else {
-                    return;
-                };
                 open.machine.durable(&commit);
                 for answer in open.on_disk.remove(&commit).unwrap_or_default() {
-                    let verdict = Verdict::Stored;
-                    answer(Judged {
-                        verdict,
-                        missing: Vec::new(),
-                        users: Vec::new(),
-                    });
+                    answer(Judged::of(Verdict::Stored));
                 }
                 self.shared
                     .taken
                     .fetch_add(events.len() as u64, Ordering::Relaxed);
                 if let Some(seq) = own {
                     open.own_tip = open.own_tip.max(Some(seq));
-                    open.follow(
-                        seq,
-                        events
-                            .iter()
-                            .map(|(e, _, author, _)| (*e, *author))
-                            .collect(),
-                    );
+                    let followed = events.iter().map(|(e, _, author, _)| (*e, *author));
+                    open.follow(seq, followed.collect());
                     self.shared
                         .accepted
                         .fetch_add(events.len() as u64, Ordering::Relaxed);
@@ -493,8 +533,8 @@ impl ShardState {
                                 format!("an act that came first took the right away ({code})"),
                             )),
                         };
-                        for reply in open.senders.remove(&event).unwrap_or_default() {
-                            let _ = reply.send(answer.clone());
+                        for sender in open.senders.remove(&event).unwrap_or_default() {
+                            sender.answer(answer.clone());
                         }
                     }
                 }
@@ -505,32 +545,21 @@ impl ShardState {
 
     /// A submission was refused: nothing of it is on the disk, so the machine, which took it
     /// already, is given up and read again when it is needed.
-    fn failed(&mut self, id: ConversationId, work: Work, error: &WireError) {
+    fn failed(&mut self, id: ConversationId, error: &WireError) {
         tracing::error!(%id, %error, "could not be made durable");
-        if let Work::Conversation { reply } = work {
-            let _ = reply.send(Err(error.clone()));
-        }
-        let Some(open) = self.open.remove(&id) else {
+        let Some(mut open) = self.open.remove(&id) else {
             return;
         };
-        for reply in open.senders.into_values().flatten() {
+        for reply in open.creating.take().unwrap_or_default() {
             let _ = reply.send(Err(error.clone()));
         }
-        // A peer's item is neither stored nor refused: the peer keeps it, and the next round of
-        // comparing brings it again.
-        for answer in open
-            .on_disk
-            .into_values()
-            .chain(open.on_arrival.into_values())
-            .flatten()
-        {
-            let verdict = Verdict::Waiting;
-            answer(Judged {
-                verdict,
-                missing: Vec::new(),
-                users: Vec::new(),
-            });
+        for sender in std::mem::take(&mut open.senders).into_values().flatten() {
+            sender.answer(Err(error.clone()));
         }
+        for answer in std::mem::take(&mut open.on_disk).into_values().flatten() {
+            answer(Judged::refused(error.code));
+        }
+        open.give_up_waiting();
     }
 
     fn read_own(&mut self, id: &ConversationId, from: u64, max_bytes: usize) -> Served {
@@ -642,7 +671,8 @@ impl ShardState {
                 ..Grantee::default()
             });
         };
-        if own_role == Role::None && user != *asker {
+        // Who was a member once may ask about himself; to a stranger there is nothing here.
+        if own_role == Role::None && (user != *asker || authority.homes_of(asker).is_empty()) {
             return Err(not_found());
         }
         Ok(Grantee {
@@ -676,7 +706,7 @@ impl ShardState {
     }
 
     fn answer_drains(&mut self) {
-        if !self.drains.is_empty() && self.on_the_way == 0 && self.dirty.is_empty() {
+        if !self.drains.is_empty() && self.on_the_way.is_empty() && self.dirty.is_empty() {
             for drain in self.drains.drain(..) {
                 let _ = drain.send(());
             }
@@ -688,15 +718,16 @@ impl ShardState {
         if self.open.len() <= OPEN_MAX {
             return;
         }
-        let mut idle: Vec<_> = self
-            .open
-            .iter()
-            .filter(|(_, o)| o.is_idle())
-            .map(|(id, o)| (o.used, *id))
+        let closable = self.open.iter().filter(|(_, open)| open.can_close());
+        // Those in which something waits that can be fetched again go last.
+        let mut closable: Vec<_> = closable
+            .map(|(id, open)| (!open.machine.is_idle(), open.used, *id))
             .collect();
-        idle.sort_unstable();
-        for (_, id) in idle.into_iter().take(OPEN_MAX / 4) {
-            self.open.remove(&id);
+        closable.sort_unstable();
+        for (_, _, id) in closable.into_iter().take(OPEN_MAX / 4) {
+            if let Some(mut open) = self.open.remove(&id) {
+                open.give_up_waiting();
+            }
         }
     }
 }

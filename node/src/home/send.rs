@@ -55,7 +55,13 @@ impl HomeServer {
         // changed meanwhile.
         let known =
             comity_protocol::ids::EventId::from_bytes(*blake3::hash(&raw.event.0).as_bytes());
-        if let Some(row) = shared.rows.event(&known).map_err(|e| unreadable(&e))? {
+        let row = shared.rows.event(&known).map_err(|e| unreadable(&e))?;
+        // What another home committed of it and is void is no answer of this one.
+        let row = row.filter(|row| {
+            let origin = || Items::new(&shared.rows).origin(row.record);
+            row.void.is_none() || origin() == Some(shared.me)
+        });
+        if let Some(row) = row {
             return match row.void {
                 None => Ok(Reply::Accepted(Accepted {
                     event: known,
@@ -81,15 +87,16 @@ impl HomeServer {
                 "signed by another device than this session's",
             ));
         }
+        // Claimed before it is looked up: whoever had it until now has left a row.
+        let conflict = || WireError::new(Code::Conflict, "this nonce was used for another event");
+        let claim = shared.nonces.claim(it.device, it.nonce, event.id());
+        let claim = claim.ok_or_else(conflict)?;
         let same = shared
             .rows
             .nonce(&it.device, &it.nonce)
             .map_err(|e| unreadable(&e))?;
         if same.is_some_and(|other| other != event.id()) {
-            return Err(WireError::new(
-                Code::Conflict,
-                "this nonce was used for another event",
-            ));
+            return Err(conflict());
         }
         let content = content
             .map(|bytes| SealedContent::open(bytes.0))
@@ -106,6 +113,7 @@ impl HomeServer {
         let send = |reply| Command::Send {
             event,
             content,
+            claim,
             reply,
         };
         self.0
