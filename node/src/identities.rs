@@ -82,6 +82,14 @@ impl Identities {
         log
     }
 
+    /// Takes no note any more of logs that could not be stored: what is stored is read again.
+    pub(crate) fn forget(&self, users: &[UserId]) {
+        let mut cache = self.cache();
+        for user in users {
+            cache.remove(user);
+        }
+    }
+
     /// Whether a device's key occurs in a user's log; `None` while the log is not held.
     pub(crate) fn had_device(
         &self,
@@ -93,7 +101,7 @@ impl Identities {
 
     /// Verifies a log from a peer, merges it with what is held and gives the record that makes the
     /// news durable. `None` if nothing is new.
-    pub(crate) fn learn(&self, blobs: &[Blob]) -> Result<Option<Record>, IdentityError> {
+    pub(crate) fn learn(&self, blobs: &[Blob]) -> Result<Option<(UserId, Record)>, IdentityError> {
         let entries = from_blobs(blobs).ok_or(IdentityError::NotGenesis)?;
         let held = entries
             .first()
@@ -117,7 +125,8 @@ impl Identities {
             entries: to_blobs(&log),
         };
         let record = record(kind::IDENTITY, &body, Vec::new());
+        let user = log.user();
         self.keep(log);
-        Ok(Some(record))
+        Ok(Some((user, record)))
     }
 }

@@ -137,6 +137,11 @@ impl Driver {
                 }
             }
         }
+        // Those whose last member is gone may not have heard of it yet.
+        for (conversation, peer, until) in shared.rows.ended()? {
+            self.input(peer, Input::TakesPart(conversation, until));
+            self.input(peer, Input::LeftAt(conversation, until));
+        }
         Ok(())
     }
 
@@ -345,7 +350,7 @@ impl Driver {
             self.input(peer, Input::Missing(ranges));
         }
         for user in users {
-            if let Some(id) = self.lookups.begin(peer, Why::Items(user)) {
+            if let Some(id) = self.lookups.begin(peer, Why::Items(user), query(user)) {
                 self.input(peer, Input::Lookup(id, query(user)));
             }
         }
@@ -380,7 +385,7 @@ impl Driver {
             .filter(wanted)
             .map(|peer| peer.server)
             .collect();
-        for (server, id) in self.lookups.request(&servers, reply) {
+        for (server, id) in self.lookups.request(&servers, query, reply) {
             self.input(server, Input::Lookup(id, query.clone()));
         }
     }
@@ -699,10 +704,13 @@ impl Driver {
     }
 
     fn learn(&mut self, server: ServerId, logs: &[Identity]) {
-        let mut records = Vec::new();
+        let (mut records, mut users) = (Vec::new(), Vec::new());
         for log in logs {
             match self.engine.shared.identities.learn(log) {
-                Ok(Some(record)) => records.push(record),
+                Ok(Some((user, record))) => {
+                    users.push(user);
+                    records.push(record);
+                }
                 Ok(None) => {}
                 Err(error) => {
                     tracing::warn!(peer = %server, %error, "an identity log was refused");
@@ -713,19 +721,32 @@ impl Driver {
             }
         }
         if !records.is_empty() {
-            self.engine.shared.storage.submit(records, Box::new(|_| {}));
+            let shared = Arc::clone(&self.engine.shared);
+            let done = move |result: Result<_, _>| {
+                if result.is_err() {
+                    shared.identities.forget(&users);
+                }
+            };
+            let storage = &self.engine.shared.storage;
+            storage.submit(records, Box::new(done));
             self.engine.everywhere(|| Command::IdentityLearnt);
         }
     }
 
     fn found(&mut self, server: ServerId, id: u64, identity: Option<&Identity>) {
-        let user = identity.and_then(|log| {
-            self.learn(server, std::slice::from_ref(log));
+        let user_of = |log: &Identity| {
             let genesis = crate::identities::from_blobs(log)?.first()?.id();
             Some(UserId::from_bytes(*genesis.as_bytes()))
-        });
+        };
+        let user = identity.and_then(user_of);
+        let user = user.filter(|user| self.lookups.is_about(id, &server, user));
+        if let (Some(log), Some(_)) = (identity, user) {
+            self.learn(server, std::slice::from_ref(log));
+        }
         let log = user.and_then(|user| self.engine.shared.identities.get(&user).ok().flatten());
-        if let Some(Why::Offer(conversation, offer)) = self.lookups.answered(id, log.as_ref()) {
+        let why = self.lookups.answered(id, log.as_ref());
+        // Without the log there is nothing to go on with: asking again at once would never end.
+        if let (Some(Why::Offer(conversation, offer)), Some(_)) = (why, log) {
             self.offered(server, conversation, offer);
         }
     }
@@ -751,7 +772,8 @@ impl Driver {
         };
         for user in users_of(&offer, owner) {
             if shared.identities.get(&user).ok().flatten().is_none() {
-                if let Some(id) = self.lookups.begin(server, Why::Offer(conversation, offer)) {
+                let why = Why::Offer(conversation, offer);
+                if let Some(id) = self.lookups.begin(server, why, query(user)) {
                     self.input(server, Input::Lookup(id, query(user)));
                 }
                 return;
