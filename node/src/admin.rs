@@ -21,6 +21,9 @@ use crate::{home::HomeServer, server::View};
 /// Bytes of a request or answer.
 const LINE_BYTES_MAX: u64 = 1024 * 1024;
 
+/// Pause after a connection could not be accepted.
+const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// What an operator asks.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -85,6 +88,8 @@ pub(crate) fn serve(data: &Path, home: HomeServer, view: Arc<View>) -> io::Resul
         // An operator or two: one connection at a time is served at once, more wait their turn.
         loop {
             let Ok((stream, _)) = listener.accept().await else {
+                // Out of file descriptors, most likely: not at once again.
+                tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
             if let Err(error) = talk(stream, &home, &view).await {

@@ -14,7 +14,7 @@ use std::{
 
 use comity_protocol::{
     ids::{ConversationId, DeviceKey, EventId, UserId},
-    limits::SESSION_QUEUE_FRAMES,
+    limits::{SESSION_QUEUE_BYTES, SESSION_QUEUE_FRAMES},
     session::{Change, Place, WireError},
 };
 use tokio::sync::Notify;
@@ -39,11 +39,13 @@ pub(crate) struct News {
     pub(crate) position: Option<u64>,
     pub(crate) common: Arc<Vec<Live>>,
     pub(crate) own: Vec<Live>,
+    bytes: usize,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     queue: VecDeque<News>,
+    bytes: usize,
     overflowed: bool,
     ended: Option<WireError>,
 }
@@ -76,11 +78,15 @@ impl Inbox {
         if inner.overflowed {
             return;
         }
-        if inner.queue.len() >= SESSION_QUEUE_FRAMES {
+        let full = inner.queue.len() >= SESSION_QUEUE_FRAMES
+            || inner.bytes + news.bytes > SESSION_QUEUE_BYTES;
+        if full {
             // The queue is given up, and with it its memory: the log has the same changes.
             inner.queue = VecDeque::new();
+            inner.bytes = 0;
             inner.overflowed = true;
         } else {
+            inner.bytes += news.bytes;
             inner.queue.push_back(news.clone());
         }
         drop(inner);
@@ -95,7 +101,11 @@ impl Inbox {
         if std::mem::take(&mut inner.overflowed) {
             return Taken::Overflowed;
         }
-        inner.queue.pop_front().map_or(Taken::Nothing, Taken::News)
+        let Some(news) = inner.queue.pop_front() else {
+            return Taken::Nothing;
+        };
+        inner.bytes -= news.bytes;
+        Taken::News(news)
     }
 
     pub(crate) async fn wait(&self) {
@@ -149,6 +159,11 @@ impl Hub {
         common: &Arc<Vec<Live>>,
         own: &BTreeMap<UserId, Vec<Live>>,
     ) {
+        let size = |live: &Live| match live {
+            Live::Ready(change) => crate::updates::size(change),
+            Live::Line(..) | Live::Summary(_) => 120,
+        };
+        let bytes: usize = common.iter().map(size).sum();
         let sessions = lock(&self.sessions);
         for user in users {
             let Some(open) = sessions.get(user) else {
@@ -158,6 +173,7 @@ impl Hub {
             let news = News {
                 position,
                 common: Arc::clone(common),
+                bytes: bytes + own.iter().map(size).sum::<usize>(),
                 own,
             };
             for inbox in open {

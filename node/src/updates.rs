@@ -220,7 +220,7 @@ pub(crate) fn item_size(item: &Item) -> usize {
     item.event.event.0.len() + content(&item.content) + edited + reactions + 200
 }
 
-fn size(change: &Change) -> usize {
+pub(crate) fn size(change: &Change) -> usize {
     match change {
         Change::Appeared { item, .. } | Change::Changed { item, .. } => item_size(item),
         Change::Conversation(summary) => 400 + summary.servers.len() * 34,
@@ -287,6 +287,11 @@ impl CatchUp {
                 out.extend(cursor.left.then_some(Change::Left { conversation }));
                 continue;
             }
+            let is_front = |front: &&(u64, u16, LogRow)| (front.0, front.1) == (record, index);
+            if cursor.entries.front().filter(is_front).is_none() {
+                // The mark of the announcement alone.
+                continue;
+            }
             if let Some((_, _, entry)) = cursor.entries.pop_front() {
                 out.extend(items.change(conversation, &entry)?);
             }
@@ -313,7 +318,13 @@ impl CatchUp {
                 left,
                 entries: VecDeque::new(),
             };
-            Self::advance(&mut self.heads, rows, &mut cursor, self.conversations.len())?;
+            let at = self.conversations.len();
+            Self::advance(&mut self.heads, rows, &mut cursor, at)?;
+            if let Some(record) = cursor.announce {
+                // At its own place among the records: a session that is cut behind it, before the
+                // conversation's first line, would never hear of the conversation.
+                self.heads.push(Reverse((record, 0, at)));
+            }
             self.conversations.push(cursor);
         }
         Ok(())
@@ -336,11 +347,7 @@ impl CatchUp {
         match cursor.entries.front() {
             Some((record, index, _)) => heads.push(Reverse((*record, *index, at))),
             None if cursor.left => heads.push(Reverse((cursor.end, u16::MAX, at))),
-            None => {
-                if let Some(record) = cursor.announce {
-                    heads.push(Reverse((record, u16::MAX, at)));
-                }
-            }
+            None => {}
         }
         Ok(())
     }
