@@ -1,0 +1,16 @@
+//! Whole home servers on loopback, and clients that speak the protocol frame by frame. Nothing
+//! here uses the SDK: what a stranger's client may send is what is tested.
+
+#[cfg(test)]
+mod it {
+    mod acts;
+    mod bad_input;
+    mod client;
+    mod erasure;
+    mod garbage;
+    mod membership;
+    mod net;
+    mod overload;
+    mod restarts;
+    mod resume;
+}
