@@ -8,6 +8,7 @@ mod it {
     mod client;
     mod erasure;
     mod garbage;
+    mod hostile_peer;
     mod membership;
     mod net;
     mod overload;
