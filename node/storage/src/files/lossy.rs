@@ -11,6 +11,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use super::{FileHandle, FileSystem, real::RealFiles};
@@ -43,6 +44,13 @@ impl FaultControl {
     /// Turns syncs into no-ops that report success: the deliberate break a checker must find.
     pub fn disable_syncs(&self, disabled: bool) {
         self.0.syncs_disabled.store(disabled, Ordering::SeqCst);
+    }
+
+    /// Makes every sync of a file take so much longer: a slow disk, or a log that waits before it
+    /// syncs.
+    pub fn slow_syncs(&self, by: Duration) {
+        let us = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
+        self.0.sync_delay_us.store(us, Ordering::SeqCst);
     }
 
     /// Lets `after` more syncs succeed; those that follow fail with EIO, until called with `None`.
@@ -121,6 +129,7 @@ impl Failure {
 struct Faults {
     dead: AtomicBool,
     syncs_disabled: AtomicBool,
+    sync_delay_us: AtomicU64,
     syncs: AtomicU64,
     sync_failure: Failure,
     write_failure: Failure,
@@ -381,6 +390,10 @@ impl FileHandle for LossyFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        let delay_us = self.faults.sync_delay_us.load(Ordering::SeqCst);
+        if delay_us > 0 {
+            std::thread::sleep(Duration::from_micros(delay_us));
+        }
         // Held throughout, so that a power cut falls before or after a sync.
         let _whole = self.faults.lock();
         self.faults.alive()?;

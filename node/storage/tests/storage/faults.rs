@@ -1,6 +1,9 @@
 //! Disks that are full and disks that fail.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use comity_storage::{Config, FaultControl, Files, Health, Storage, SubmitError};
 
@@ -50,6 +53,24 @@ fn a_full_disk_refuses_reads_on_and_recovers_without_a_restart() {
     let (storage, report) = open(config(dir.path()));
     assert_eq!(report.damage, []);
     assert_numbered(&storage, taken + 201);
+}
+
+#[test]
+fn slowed_syncs_delay_every_answer_and_lose_nothing() {
+    const DELAY: Duration = Duration::from_millis(20);
+    let dir = tempfile::tempdir().unwrap();
+    let (storage, control) = lossy(dir.path());
+    control.slow_syncs(DELAY);
+    let start = Instant::now();
+    for number in 1..=3 {
+        storage.submit_and_wait(vec![numbered(number)]).unwrap();
+    }
+    assert!(start.elapsed() >= 3 * DELAY);
+    control.slow_syncs(Duration::ZERO);
+    storage.submit_and_wait(vec![numbered(4)]).unwrap();
+    drop(storage);
+    let (storage, _) = open(config(dir.path()));
+    assert_numbered(&storage, 4);
 }
 
 #[test]
