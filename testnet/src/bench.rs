@@ -85,7 +85,15 @@ impl Scenario {
         }
     }
 
-    fn name(self) -> &'static str {
+    /// Who verifies signatures: each client, or all clients of this process together.
+    const fn verifies(self) -> &'static str {
+        match self {
+            Self::Latency | Self::Federation | Self::Outage => "each",
+            _ => "shared",
+        }
+    }
+
+    const fn name(self) -> &'static str {
         match self {
             Self::Latency => "latency",
             Self::Throughput => "throughput",
@@ -301,6 +309,7 @@ struct Line<'a, F> {
     whole: bool,
     transport: &'static str,
     sdk_store: &'static str,
+    sdk_verifies: &'static str,
     build: Build,
     #[serde(flatten)]
     report: &'a Report<F>,
@@ -313,6 +322,7 @@ impl Tell {
             whole,
             transport: transport_name(self.transport),
             sdk_store: "memory",
+            sdk_verifies: self.scenario.verifies(),
             build: build(),
             report,
         };

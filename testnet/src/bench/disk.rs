@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{
     Report, Setting,
-    load::{self, Homes},
+    load::{self, Clients, Homes},
     meter::Meter,
     own_syncs, probe,
 };
@@ -69,7 +69,8 @@ pub async fn run(setting: &Setting<'_>) -> anyhow::Result<Report<Disk>> {
     let idle = probe::idle(setting.directory, super::IDLE_SYNCS).await?;
     let mut network = setting.network(1, false).await?;
     let homes = Homes { from: 0, to: 0 };
-    let pairs = load::pairs(&network, PAIRS, homes, setting.transport).await?;
+    let clients = Clients::sharing(setting.transport);
+    let pairs = load::pairs(&network, PAIRS, homes, &clients).await?;
     let before = held(&mut network).await?;
     network.nodes[0].process.restart().await?;
     for pair in &pairs {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use comity_sdk::{ConversationId, Event, Events, Transport};
+use comity_sdk::{ConversationId, Event, Events};
 use serde::Serialize;
 use tokio::{
     sync::watch,
@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     Report, Setting, Watch,
-    load::{self, Spread},
+    load::{self, Clients, Spread},
     meter::Meter,
 };
 use crate::network::{Member, Network};
@@ -91,7 +91,7 @@ struct Got {
 /// What failed. What did not arrive is no error.
 pub async fn run(setting: &Setting<'_>) -> anyhow::Result<Report<Group>> {
     let mut network = setting.network(1, false).await?;
-    let members = join(&network, setting.transport).await?;
+    let members = join(&network, &Clients::sharing(setting.transport)).await?;
     let (sender, others) = members.split_first().context("no members")?;
     let addresses = others.iter().map(|member| member.address.as_str());
     let group = sender.client.create_group("bench", addresses).await?;
@@ -147,13 +147,13 @@ pub async fn run(setting: &Setting<'_>) -> anyhow::Result<Report<Group>> {
     })
 }
 
-async fn join(network: &Network, transport: Transport) -> anyhow::Result<Vec<Member>> {
+async fn join(network: &Network, clients: &Clients) -> anyhow::Result<Vec<Member>> {
     let handles: Vec<String> = (0..MEMBERS).map(|n| format!("member-{n}")).collect();
     let mut members = Vec::new();
     for chunk in handles.chunks(JOINS) {
         let joins = chunk
             .iter()
-            .map(|handle| network.join(0, handle, transport));
+            .map(|handle| load::join(network, 0, handle, clients));
         members.extend(futures::future::try_join_all(joins).await?);
     }
     Ok(members)

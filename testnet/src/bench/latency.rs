@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{
     Report, Setting, Watch,
-    load::{self, Counts, Homes, Load, Outcome, Spread, Until},
+    load::{self, Clients, Counts, Homes, Load, Outcome, Spread, Until},
     meter::Meter,
 };
 
@@ -82,7 +82,8 @@ pub async fn run(setting: &Setting<'_>, plan: Plan) -> anyhow::Result<Report<Lat
         from: 0,
         to: plan.servers - 1,
     };
-    let pairs = load::pairs(&network, 1, homes, setting.transport).await?;
+    let clients = Clients::single(setting.transport);
+    let pairs = load::pairs(&network, 1, homes, &clients).await?;
     let watch = Watch::start(network.directory()).await?;
     let delivered = Arc::new(AtomicU64::new(0));
     let load = |count| Load {

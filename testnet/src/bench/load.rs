@@ -14,7 +14,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use comity_sdk::{Client, ConversationId, Event, Events, Message, Outgoing, Transport};
+use comity_sdk::{Client, ConversationId, Event, Events, Message, Outgoing, Transport, Verified};
 use serde::Serialize;
 use tokio::{
     sync::{Semaphore, mpsc, watch},
@@ -63,6 +63,61 @@ pub struct Homes {
     pub to: usize,
 }
 
+/// How this process's clients are made.
+#[derive(Clone, Debug)]
+pub struct Clients {
+    /// Their transport.
+    pub transport: Transport,
+    /// What they verified together, or every client verifies for itself.
+    pub verified: Option<Verified>,
+}
+
+impl Clients {
+    /// Every client verifies for itself: where the time of one message counts.
+    #[must_use]
+    pub const fn single(transport: Transport) -> Self {
+        Self {
+            transport,
+            verified: None,
+        }
+    }
+
+    /// A signature is verified once in this process: where the servers are pressed, so that one
+    /// process that stands for many devices does not take the servers' processors.
+    #[must_use]
+    pub fn sharing(transport: Transport) -> Self {
+        Self {
+            transport,
+            verified: Some(Verified::default()),
+        }
+    }
+}
+
+/// Makes an account and connects a client without a store.
+///
+/// # Errors
+///
+/// What the server or the SDK says.
+pub async fn join(
+    network: &Network,
+    node: usize,
+    handle: &str,
+    clients: &Clients,
+) -> anyhow::Result<Member> {
+    let token = network.add_user(node, handle).await?;
+    let mut builder = network.client(node, handle, &token, clients.transport);
+    if let Some(verified) = &clients.verified {
+        builder = builder.verified(verified);
+    }
+    let client = builder.connect().await;
+    Ok(Member {
+        node,
+        address: format!("{handle}@{}", network.nodes[node].name),
+        token,
+        client: client.with_context(|| format!("connecting {handle}"))?,
+    })
+}
+
 /// Makes so many pairs, each of whose conversations has had a message already.
 ///
 /// # Errors
@@ -72,14 +127,14 @@ pub async fn pairs(
     network: &Network,
     count: usize,
     homes: Homes,
-    transport: Transport,
+    clients: &Clients,
 ) -> anyhow::Result<Vec<Pair>> {
     let mut pairs = Vec::new();
     let numbers: Vec<usize> = (0..count).collect();
     for chunk in numbers.chunks(JOINS / 2) {
         let made = chunk
             .iter()
-            .map(|number| pair(network, *number, homes, transport));
+            .map(|number| pair(network, *number, homes, clients));
         pairs.extend(futures::future::try_join_all(made).await?);
     }
     Ok(pairs)
@@ -89,11 +144,11 @@ async fn pair(
     network: &Network,
     number: usize,
     homes: Homes,
-    transport: Transport,
+    clients: &Clients,
 ) -> anyhow::Result<Pair> {
     let (from, to) = (format!("from-{number}"), format!("to-{number}"));
-    let from = network.join(homes.from, &from, transport).await?;
-    let to = network.join(homes.to, &to, transport).await?;
+    let from = join(network, homes.from, &from, clients).await?;
+    let to = join(network, homes.to, &to, clients).await?;
     let conversation = from.client.open_direct(to.address.as_str()).await?;
     let mut events = to.client.events();
     let first = conversation.send("first").await?;

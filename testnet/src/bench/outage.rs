@@ -17,9 +17,9 @@ use tokio::{
 
 use super::{
     Report, Setting, Watch,
-    load::{self, Counts, Homes, Received, Sink, Spread},
+    load::{self, Clients, Counts, Homes, Received, Sink, Spread},
     meter::Meter,
-    ms,
+    ms, rounded,
 };
 use crate::process::Stopped;
 
@@ -70,7 +70,8 @@ pub struct Outage {
 pub async fn run(setting: &Setting<'_>, cut: bool) -> anyhow::Result<Report<Outage>> {
     let mut network = setting.network(2, true).await?;
     let homes = Homes { from: 0, to: 1 };
-    let mut pairs = load::pairs(&network, 1, homes, setting.transport).await?;
+    let clients = Clients::single(setting.transport);
+    let mut pairs = load::pairs(&network, 1, homes, &clients).await?;
     let mut pair = pairs.pop().context("no pair")?;
     // Its client stays open; another device of the same user signs in after the restart.
     let (from, to) = (pair.from.client.clone(), pair.to.clone());
@@ -115,12 +116,12 @@ pub async fn run(setting: &Setting<'_>, cut: bool) -> anyhow::Result<Report<Outa
     let syncs = watch.stop(&network).await?;
     let _ = fresh.close().await;
     network.stop().await?;
-    let since = |end: Instant| (end - start).as_secs_f64();
+    let since = |end: Instant| rounded((end - start).as_secs_f64());
     Ok(Report {
         figures: Outage {
             in_history: history.iter().collect::<BTreeSet<_>>().len() as u64,
             wrong_in_history: wrong(&history),
-            down_s: (start - down).as_secs_f64(),
+            down_s: rounded((start - down).as_secs_f64()),
             ready_ms: ms(ready),
             seconds_after_restart: whole.map(since),
             seconds_open_client: last_of_all(&received).map(since),

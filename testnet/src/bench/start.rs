@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     Report, Setting,
-    load::{self, Homes},
+    load::{self, Clients, Homes},
     meter::Meter,
     ms, own_syncs, probe,
 };
@@ -34,10 +34,10 @@ pub struct ColdStart {
     pub stored: u64,
     /// After it was stopped: from starting the process.
     pub stopped_ms: Vec<f64>,
-    /// After it was killed while at rest: from starting the process.
+    /// After it was killed, the first time right after the last message: from starting the process.
     pub killed_ms: Vec<f64>,
-    /// What the server said about its store after the last kill.
-    pub killed_opened: String,
+    /// What the server said about its store each time.
+    pub killed_opened: Vec<String>,
 }
 
 /// Measures it.
@@ -67,7 +67,8 @@ pub async fn run(setting: &Setting<'_>) -> anyhow::Result<Report<ColdStart>> {
         anyhow::bail!("no run");
     };
     let homes = Homes { from: 0, to: 0 };
-    let pairs = load::pairs(&network, PAIRS, homes, setting.transport).await?;
+    let clients = Clients::sharing(setting.transport);
+    let pairs = load::pairs(&network, PAIRS, homes, &clients).await?;
     let meter = Meter::read(&network)?;
     let (_, pairs) = load::fill(pairs, MESSAGES, BODY_BYTES).await?;
     let cost = meter.until(&Meter::read(&network)?, MESSAGES);
@@ -77,18 +78,19 @@ pub async fn run(setting: &Setting<'_>) -> anyhow::Result<Report<ColdStart>> {
         let _ = pair.from.client.close().await;
         let _ = pair.to.client.close().await;
     }
-    let (mut stopped_ms, mut killed_ms) = (Vec::new(), Vec::new());
+    let (mut killed_ms, mut killed_opened) = (Vec::new(), Vec::new());
+    let mut stopped_ms = Vec::new();
+    for _ in 0..RUNS {
+        let process = &mut network.nodes[0].process;
+        process.kill().await?;
+        killed_ms.push(restart(process).await?);
+        killed_opened.push(network.nodes[0].ready()?.opened);
+    }
     for _ in 0..RUNS {
         let process = &mut network.nodes[0].process;
         process.stop(STOP).await?;
         stopped_ms.push(restart(process).await?);
     }
-    for _ in 0..RUNS {
-        let process = &mut network.nodes[0].process;
-        process.kill().await?;
-        killed_ms.push(restart(process).await?);
-    }
-    let killed_opened = network.nodes[0].ready()?.opened;
     network.stop().await?;
     Ok(Report {
         figures: ColdStart {

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::{
     Report, Setting, Watch,
-    load::{self, Counts, Homes, Load, Spread, Until},
+    load::{self, Clients, Counts, Homes, Load, Spread, Until},
     meter::Meter,
 };
 
@@ -55,7 +55,8 @@ pub struct Throughput {
 pub async fn run(setting: &Setting<'_>) -> anyhow::Result<Report<Throughput>> {
     let mut network = setting.network(1, false).await?;
     let homes = Homes { from: 0, to: 0 };
-    let pairs = load::pairs(&network, PAIRS, homes, setting.transport).await?;
+    let clients = Clients::sharing(setting.transport);
+    let pairs = load::pairs(&network, PAIRS, homes, &clients).await?;
     let watch = Watch::start(network.directory()).await?;
     let delivered = Arc::new(AtomicU64::new(0));
     let (stop, told) = watch::channel(false);

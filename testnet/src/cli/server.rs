@@ -1,6 +1,6 @@
 //! One server of a test network: the real one, with faults that only a program can ask for.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args;
 use comity_node::{cli::run_server, server::Faults};
@@ -19,6 +19,9 @@ pub(super) struct Server {
     /// With `--lossy`: syncs do nothing. Then acked events must be lost.
     #[arg(long, requires = "lossy")]
     no_sync: bool,
+    /// With `--lossy`: every sync takes so many milliseconds longer. Then messages are slow.
+    #[arg(long, requires = "lossy")]
+    slow_sync_ms: Option<u64>,
 }
 
 pub(super) fn run(server: &Server) -> anyhow::Result<ExitCode> {
@@ -27,6 +30,9 @@ pub(super) fn run(server: &Server) -> anyhow::Result<ExitCode> {
         let (files, control) = Files::lossy();
         if server.no_sync {
             control.disable_syncs(true);
+        }
+        if let Some(ms) = server.slow_sync_ms {
+            control.slow_syncs(Duration::from_millis(ms));
         }
         faults.files = Some(files);
         let mut boot = [0; 16];
