@@ -58,9 +58,9 @@ pub const AHEAD_HOLD_MS: u64 = 300_000;
 
 /// Bytes of a frame between servers.
 pub const LINK_FRAME_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// Items waiting for what they depend on, per peer.
+/// Items waiting for what they depend on, per conversation.
 pub const WAITING_ITEMS_MAX: usize = 1_000;
-/// Bytes waiting for what they depend on, per peer.
+/// Bytes waiting for what they depend on, per conversation.
 pub const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Pushed and unacknowledged commits per peer.
 pub const LINK_WINDOW_ITEMS: usize = 1_024;
@@ -73,9 +73,9 @@ pub const ANTI_ENTROPY_MS: u64 = 60_000;
 
 /// Bytes of a frame between client and server.
 pub const SESSION_FRAME_BYTES_MAX: usize = 1024 * 1024;
-/// Frames queued for one session before it is cut.
+/// Changes queued for one session before it reads them from the change log instead.
 pub const SESSION_QUEUE_FRAMES: usize = 1_024;
-/// Bytes queued for one session before it is cut.
+/// Bytes queued for one session before it reads them from the change log instead.
 pub const SESSION_QUEUE_BYTES: usize = 4 * 1024 * 1024;
 /// Requests of one session under way at once.
 pub const SESSION_REQUESTS_MAX: usize = 256;

@@ -12,5 +12,6 @@ mod it {
     mod link;
     mod names;
     mod session;
+    mod spec;
     mod vectors;
 }

@@ -124,7 +124,7 @@ pub enum Change {
         conversation: ConversationId,
         /// The event that was shown.
         event: EventId,
-        /// Why: a code of `spec/04-authority.md`, section 9.
+        /// Why: a code of `spec/04-authority.md`, section 5.
         reason: String,
     },
     /// A conversation is new to the reader, or its summary changed.
