@@ -372,6 +372,11 @@ impl Server {
         for thread in threads {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
+        // What the links still brought holds the store until its answer is given. Dropped last by
+        // the store's own thread, it would wait for itself.
+        let last = Arc::clone(&shared);
+        let barrier = move || last.storage.submit_and_wait(Vec::new()).map(drop);
+        let _ = tokio::task::spawn_blocking(barrier).await;
         match Arc::try_unwrap(shared) {
             Ok(shared) => {
                 let close = move || shared.storage.close();
