@@ -74,6 +74,7 @@ async fn garbage_on_any_port_disturbs_nobody() {
     net.linked().await;
     let mut client = net.connect(&alice).await;
     let room = client.direct(bob.user).await.unwrap();
+    let mut other = net.connect(&bob).await;
     let addresses = net.nodes[0].server().addresses().clone();
     tcp(addresses.http.unwrap()).await;
     client.say(room, "http").await;
@@ -83,7 +84,6 @@ async fn garbage_on_any_port_disturbs_nobody() {
     client.say(room, "quic").await;
     udp(net.nodes[0].config.listen.links.port()).await;
     client.say(room, "links").await;
-    let mut other = net.connect(&bob).await;
     while other.line(room).await.1 != "links" {}
 }
 
