@@ -37,6 +37,9 @@ const INDEX_CACHE_BYTES: u64 = 32 * 1024 * 1024;
 /// Time given to sessions and links to end.
 const STOP: Duration = Duration::from_secs(10);
 
+/// Time between looks at whether everybody has let go of the store.
+const STOP_LOOK: Duration = Duration::from_millis(5);
+
 /// Faults for tests, given by a program and never by a file.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
@@ -377,17 +380,24 @@ impl Server {
         let last = Arc::clone(&shared);
         let barrier = move || last.storage.submit_and_wait(Vec::new()).map(drop);
         let _ = tokio::task::spawn_blocking(barrier).await;
-        match Arc::try_unwrap(shared) {
-            Ok(shared) => {
-                let close = move || shared.storage.close();
-                tokio::task::spawn_blocking(close).await.unwrap_or(Ok(()))
+        // Tasks of connections that were closed just now may hold it for a moment more.
+        let (mut shared, since) = (shared, Instant::now());
+        let shared = loop {
+            match Arc::try_unwrap(shared) {
+                Ok(shared) => break shared,
+                Err(held) if since.elapsed() < STOP => {
+                    shared = held;
+                    tokio::time::sleep(STOP_LOOK).await;
+                }
+                Err(_) => {
+                    // Somebody still reads; the log is whole, only the next start replays a little.
+                    tracing::warn!("the store was left open");
+                    return Ok(());
+                }
             }
-            Err(_) => {
-                // Somebody still reads; the log is whole, only the next start replays a little.
-                tracing::warn!("the store was left open");
-                Ok(())
-            }
-        }
+        };
+        let close = move || shared.storage.close();
+        tokio::task::spawn_blocking(close).await.unwrap_or(Ok(()))
     }
 }
 
