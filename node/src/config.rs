@@ -54,31 +54,41 @@ pub enum Profile {
     Dev,
 }
 
-/// Addresses to listen on. Port 0 lets the system choose; `comity status` tells.
+/// Addresses to listen on. Port 0 lets the system choose; `comity status` tells. Without a
+/// `[listen]` table: HTTPS and QUIC on 443, links on 4001. With one, what it leaves out is off,
+/// but links.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub struct Listen {
     /// HTTPS and WebSocket.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub https: Option<SocketAddr>,
     /// Plain HTTP and WebSocket: profile `dev` and loopback only.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<SocketAddr>,
     /// Clients over QUIC.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quic: Option<SocketAddr>,
     /// Other servers, over QUIC.
+    #[serde(default = "default_links")]
     pub links: SocketAddr,
+}
+
+fn any(port: u16) -> SocketAddr {
+    ([0, 0, 0, 0], port).into()
+}
+
+fn default_links() -> SocketAddr {
+    any(4001)
 }
 
 impl Default for Listen {
     fn default() -> Self {
-        let any = |port| SocketAddr::from(([0, 0, 0, 0], port));
         Self {
             https: Some(any(443)),
             http: None,
             quic: Some(any(443)),
-            links: any(4001),
+            links: default_links(),
         }
     }
 }
@@ -205,6 +215,27 @@ mod tests {
         assert!(with("dev", "127.0.0.1:0").is_ok());
         assert!(with("dev", "0.0.0.0:80").is_err());
         assert!(with("org", "127.0.0.1:80").is_err());
+    }
+
+    #[test]
+    fn what_a_listen_table_leaves_out_is_off_and_what_init_writes_can_be_read() {
+        let listen = Listen {
+            https: None,
+            http: Some(([127, 0, 0, 1], 0).into()),
+            quic: None,
+            links: ([127, 0, 0, 1], 0).into(),
+        };
+        let written = Config {
+            name: "a.example".parse().unwrap(),
+            region: None,
+            data: default_data(),
+            profile: Profile::Dev,
+            listen,
+            tls: None,
+            peers: Vec::new(),
+        };
+        let config = read(&written.to_toml().unwrap()).unwrap();
+        assert!(config.listen.https.is_none() && config.listen.quic.is_none());
     }
 
     #[test]
