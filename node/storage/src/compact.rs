@@ -64,11 +64,15 @@ pub(crate) fn file<P: Projection>(
     files.sync_dir(&shared.log_dir)?;
     let bytes = new.len;
     adopt(shared, &new)?;
-    shared.files.set(Usage {
-        id,
-        bytes,
-        dead: 0,
-        full: true,
+    // What died while the file was being rewritten is in the new one, or was left out of it just
+    // in time: counted, it costs another look at most; forgotten, it would stay for ever.
+    shared.files.update(usage.id.file, |now| {
+        *now = Usage {
+            id,
+            bytes,
+            dead: now.dead.saturating_sub(usage.dead),
+            full: true,
+        };
     });
     shared.files.remember(new);
     maintenance::savepoint(shared, false)?;
