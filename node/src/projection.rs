@@ -3,7 +3,7 @@
 
 use comity_protocol::{
     commit::UnverifiedCommit,
-    event::SignedEvent,
+    event::{SignedEvent, Tip},
     ids::{ConversationId, EventId, ServerId},
     role::Role,
     session::Place,
@@ -28,7 +28,7 @@ pub(crate) struct HomeProjection {
 }
 
 impl Projection for HomeProjection {
-    const FORMAT: u32 = 1;
+    const FORMAT: u32 = 2;
 
     fn apply(&mut self, number: u64, record: RecordView<'_>, tx: &mut Tx<'_>) {
         let applied = match record.kind {
@@ -148,6 +148,41 @@ impl HomeProjection {
         }
     }
 
+    /// A commit counts as held, and its chain as ending in it, only if what it builds on is held.
+    /// Where damage took that, its lines are shown all the same, but peers are asked for the chain
+    /// again from where it is whole.
+    fn held(
+        &self,
+        number: u64,
+        conversation: &ConversationId,
+        commit: &UnverifiedCommit,
+        tips: &[Tip],
+        tx: &mut Tx<'_>,
+    ) {
+        let header = commit.commit();
+        let named = header.authority.iter().flat_map(|change| &change.tips);
+        let mut past = header.prev.iter().chain(named.map(|tip| &tip.id));
+        let whole = past.all(|id| tx.get(&key::commit(conversation, id)).is_some());
+        let own_end = key::own_end(conversation);
+        let end: Option<u64> = tx.get(&own_end).and_then(|bytes| parse(&bytes));
+        if whole {
+            tx.put(&key::commit(conversation, &commit.id()), &value(&number));
+            tx.put(&key::tips(conversation, &header.origin), &value(&tips));
+            if header.origin == self.me && end.is_some_and(|end| end <= header.seq) {
+                tx.delete(&own_end);
+            }
+        } else {
+            tracing::error!(
+                number,
+                %conversation,
+                "what a commit builds on is damaged: it is asked of peers again"
+            );
+            if header.origin == self.me {
+                tx.put(&own_end, &value(&end.max(Some(header.seq))));
+            }
+        }
+    }
+
     fn commit(&self, number: u64, body: &[u8], tx: &mut Tx<'_>) -> Result<(), UnreadableRecord> {
         let record: CommitRecord = records::read(number, body)?;
         let conversation = record.conversation;
@@ -158,11 +193,7 @@ impl HomeProjection {
             );
             return Ok(());
         };
-        tx.put(&key::commit(&conversation, &commit.id()), &value(&number));
-        tx.put(
-            &key::tips(&conversation, &commit.commit().origin),
-            &value(&record.tips),
-        );
+        self.held(number, &conversation, &commit, &record.tips, tx);
         let mut log = ChangeLog {
             conversation,
             number,

@@ -123,6 +123,9 @@ pub(crate) mod key {
     pub(crate) fn tips(conversation: &ConversationId, home: &ServerId) -> Vec<u8> {
         [b"f", conversation.as_bytes().as_slice(), home.as_bytes()].concat()
     }
+    pub(crate) fn own_end(conversation: &ConversationId) -> Vec<u8> {
+        [b"y", conversation.as_bytes().as_slice()].concat()
+    }
     pub(crate) fn members(conversation: &ConversationId) -> Vec<u8> {
         [b"m", conversation.as_bytes().as_slice()].concat()
     }
@@ -229,6 +232,11 @@ impl Rows {
         id: &CommitId,
     ) -> Result<Option<u64>, ReadError> {
         get(&self.0, &key::commit(conversation, id))
+    }
+
+    /// Where the own chain of a conversation is known to go on beyond damage; `None` if it is whole.
+    pub(crate) fn own_end(&self, conversation: &ConversationId) -> Result<Option<u64>, ReadError> {
+        get(&self.0, &key::own_end(conversation))
     }
 
     /// Numbers of the records that hold a conversation's commits, in the order they came.

@@ -27,6 +27,7 @@ use crate::{
 
 pub use faults::Counts;
 pub use random::Random;
+pub(crate) use talk::{made, said};
 
 /// Time after the last fault in which the servers must be whole again (P4).
 pub const WHOLE_MAX: Duration = Duration::from_secs(30);
@@ -127,7 +128,7 @@ pub struct Run {
 pub(crate) async fn chaos(args: Chaos) -> anyhow::Result<ExitCode> {
     let script = match &args.file {
         Some(file) => talk::looped(file, lines(args.rounds))?,
-        None => talk::made(args.seed, usize::from(args.servers), lines(args.rounds))?,
+        None => made(args.seed, usize::from(args.servers), lines(args.rounds))?,
     };
     let place = Place::new(args.dir)?;
     let mut network = start(&place.path, args.servers.into(), args.seed).await?;
@@ -187,7 +188,7 @@ pub async fn start(
 ///
 /// None that a seed can cause.
 pub fn script(seed: u64, servers: usize, rounds: u32) -> anyhow::Result<Script> {
-    talk::made(seed, servers, lines(rounds))
+    made(seed, servers, lines(rounds))
 }
 
 impl Run {

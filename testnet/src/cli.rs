@@ -9,9 +9,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use comity_sdk::Transport;
 
 use crate::{
-    bench,
-    chaos,
+    bench, chaos,
     network::{Network, Options},
+    prove,
     replay::{self, Pace},
     up,
 };
@@ -22,6 +22,7 @@ use crate::{
 ///   comity-testnet replay LOG.jsonl       plays a chat log on three servers and compares
 ///   comity-testnet bench all --json       measures, one JSON line for each scenario
 ///   comity-testnet chaos                  breaks servers and links while users talk
+///   comity-testnet prove --list           what is claimed; prove NAME tries it
 #[derive(Debug, Parser)]
 #[command(name = "comity-testnet", version, verbatim_doc_comment)]
 pub struct Cli {
@@ -39,6 +40,8 @@ enum Command {
     Bench(bench::Bench),
     /// Kills, stops and cuts off servers while users talk, then compares what every server shows.
     Chaos(chaos::Chaos),
+    /// Tries what is claimed of the network, and whether each claim can fail.
+    Prove(prove::Prove),
     /// One server of a network; what the other commands start.
     #[command(hide = true)]
     Server(server::Server),
@@ -198,6 +201,7 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Bench(args) => bench::bench(args).await,
         Command::Replay(replay) => run_replay(replay).await,
         Command::Chaos(chaos) => chaos::chaos(chaos).await,
+        Command::Prove(prove) => prove::prove(prove).await,
         Command::Server(_) => bail!("a server has a runtime of its own"),
     }
 }

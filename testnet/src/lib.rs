@@ -11,6 +11,7 @@ pub mod logs;
 pub mod machine;
 pub mod network;
 pub mod process;
+pub mod prove;
 pub mod proxy;
 pub mod replay;
 pub mod up;

@@ -204,6 +204,11 @@ impl Process {
         Ok(())
     }
 
+    /// Adds arguments, from the next [`Process::restart`] on.
+    pub fn add_args<A: Into<OsString>>(&mut self, args: impl IntoIterator<Item = A>) {
+        self.command.args.extend(args.into_iter().map(Into::into));
+    }
+
     /// The line by which the child said that it is ready.
     #[must_use]
     pub fn ready_line(&self) -> &str {

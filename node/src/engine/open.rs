@@ -78,6 +78,8 @@ pub(super) struct Open {
     followed: BTreeMap<u64, Vec<(EventId, UserId)>>,
     /// Newest own commit that is durable.
     pub(super) own_tip: Option<u64>,
+    /// Where the own chain ended before damage took part of it.
+    own_end: Option<u64>,
     pub(super) used: u64,
 }
 
@@ -105,6 +107,7 @@ impl Open {
         }
         let tip = open.machine.graph().standing_tip(&shared.me);
         open.own_tip = tip.map(|tip| open.machine.graph().node(tip).seq());
+        open.own_end = shared.rows.own_end(id)?;
         Ok(Some(open))
     }
 
@@ -125,6 +128,7 @@ impl Open {
             acked: BTreeMap::new(),
             followed: BTreeMap::new(),
             own_tip: None,
+            own_end: None,
             used: 0,
         }
     }
@@ -133,6 +137,13 @@ impl Open {
     pub(super) fn touch(&mut self, uses: u64) -> &mut Self {
         self.used = uses;
         self
+    }
+
+    /// Part of the own chain is lost here and not fetched back yet. Peers may hold it: a commit
+    /// made now would fork the chain. Without peers nobody holds it, and the chain goes on where
+    /// it is whole.
+    pub(super) fn is_mending(&self) -> bool {
+        self.own_tip < self.own_end && !self.peers.is_empty()
     }
 
     /// It can be put away: at most items wait that can be fetched again.

@@ -192,6 +192,10 @@ impl ShardState {
         if let Some(error) = cannot_store {
             return sender.answer(Err(error));
         }
+        if open.is_mending() {
+            let text = "part of this conversation was lost here and is being fetched back";
+            return sender.answer(Err(WireError::new(Code::Busy, text)));
+        }
         match open.machine.submit(now(), event, content) {
             Ok(()) => {
                 open.senders.insert(id, vec![sender]);
@@ -290,7 +294,7 @@ impl ShardState {
     /// Makes the next commit of what waits.
     fn commit(&mut self, id: ConversationId) {
         let shared = Arc::clone(&self.shared);
-        let Some(open) = self.open.get_mut(&id) else {
+        let Some(open) = self.open.get_mut(&id).filter(|open| !open.is_mending()) else {
             return;
         };
         if let Some(taken) = open.machine.next_commit(now(), &shared.key) {

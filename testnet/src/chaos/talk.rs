@@ -16,7 +16,7 @@ const ANSWER_WITHIN: u64 = 30;
 const PART: u64 = 1 << 32;
 
 /// Lines by users of all servers: messages, actions, answers, joins, leaves and new names.
-pub(super) fn made(seed: u64, servers: usize, lines: usize) -> anyhow::Result<Script> {
+pub(crate) fn made(seed: u64, servers: usize, lines: usize) -> anyhow::Result<Script> {
     let mut random = Random::new(seed, PART);
     let users = servers * USERS_PER_SERVER;
     let mut names: Vec<String> = (0..users).map(|user| format!("user{user}")).collect();
@@ -113,7 +113,7 @@ pub(super) fn looped(file: &Path, lines: usize) -> anyhow::Result<Script> {
 }
 
 /// What of a script was said: the lines that were sent, which alone are expected.
-pub(super) fn said(script: &Script, played: Played) -> (Script, Played) {
+pub(crate) fn said(script: &Script, played: Played) -> (Script, Played) {
     let mut places = BTreeMap::new();
     let mut said = Script {
         users: script.users.clone(),
