@@ -1,6 +1,8 @@
 //! Rows as a function of the log. Nothing here decides anything: what an event means was written
 //! into its record.
 
+use std::ops::Bound;
+
 use comity_protocol::{
     commit::UnverifiedCommit,
     event::{SignedEvent, Tip},
@@ -8,7 +10,7 @@ use comity_protocol::{
     role::Role,
     session::Place,
 };
-use comity_storage::{ContentAt, Projection, RecordView, Tx};
+use comity_storage::{ContentAt, Direction, Projection, RecordView, Tx};
 
 use crate::{
     records::{
@@ -20,6 +22,10 @@ use crate::{
     },
 };
 
+/// Copies of one event's content that an erasure looks for; each but the first came of damage, of a
+/// fork or of somebody who committed another's event.
+const COPIES_MAX: usize = 4_096;
+
 /// The projection of a home server.
 #[derive(Debug)]
 pub(crate) struct HomeProjection {
@@ -28,7 +34,7 @@ pub(crate) struct HomeProjection {
 }
 
 impl Projection for HomeProjection {
-    const FORMAT: u32 = 2;
+    const FORMAT: u32 = 3;
 
     fn apply(&mut self, number: u64, record: RecordView<'_>, tx: &mut Tx<'_>) {
         let applied = match record.kind {
@@ -242,20 +248,32 @@ fn event(log: &mut ChangeLog, place: Place, entry: &EventEntry, late: bool, tx: 
     let id = signed.id();
     // An event counts once, at its first place; a later appearance is void and leaves no row.
     let before = event_row(&id, tx);
-    let copy = |record, slot| match slot {
-        Slot::Held(index) => Some(ContentAt { record, index }),
-        _ => None,
-    };
+    let mut slot = entry.slot;
     if let Some(row) = before {
         if row.record == log.number {
             // Applied before the last savepoint was lost.
             return;
         }
-        // Its text is kept once, where an erasure finds it: the copy that no row names goes.
-        let (old, new) = (copy(row.record, row.slot), copy(log.number, entry.slot));
         let replaces = row.void.is_some() && entry.void.is_none();
-        if let (Some(old), Some(new)) = (old, new) {
-            tx.erase(if replaces { old } else { new });
+        match (row.slot, entry.slot) {
+            // Both stay, the one for when damage takes the other; an erasure finds both.
+            (Slot::Held(old), Slot::Held(new)) => {
+                let (record, index) = if replaces {
+                    (row.record, old)
+                } else {
+                    (log.number, new)
+                };
+                tx.put(&key::copy(&id, ContentAt { record, index }), &[]);
+            }
+            // Erased before this copy came.
+            (Slot::Gone, Slot::Held(index)) => {
+                tx.erase(ContentAt {
+                    record: log.number,
+                    index,
+                });
+                slot = Slot::Gone;
+            }
+            _ => {}
         }
         if !replaces {
             return;
@@ -265,7 +283,7 @@ fn event(log: &mut ChangeLog, place: Place, entry: &EventEntry, late: bool, tx: 
         conversation: log.conversation,
         place,
         record: log.number,
-        slot: entry.slot,
+        slot,
         shown: entry.shown,
         void: entry.void.clone(),
     };
@@ -278,7 +296,7 @@ fn event(log: &mut ChangeLog, place: Place, entry: &EventEntry, late: bool, tx: 
         let line = LineRow {
             event: id,
             record: log.number,
-            slot: entry.slot,
+            slot,
             late,
             marks: Marks::default(),
             logged: (0, 0),
@@ -296,6 +314,15 @@ fn erase(event: &EventId, tx: &mut Tx<'_>) {
             record: row.record,
             index,
         });
+        let copies = key::copies(event);
+        let end = [copies.as_slice(), &[0xff; ContentAt::BYTES + 1]].concat();
+        let (low, high) = (Bound::Included(&*copies), Bound::Included(&*end));
+        for (copy, _) in tx.scan(low, high, Direction::Forward, COPIES_MAX) {
+            if let Some(at) = copy.get(copies.len()..).and_then(|at| at.try_into().ok()) {
+                tx.erase(ContentAt::from_bytes(at));
+            }
+            tx.delete(&copy);
+        }
         row.slot = Slot::Gone;
         tx.put(&key::event(event), &value(&row));
         let line = key::line(&row.conversation, &row.place);

@@ -12,7 +12,7 @@ use comity_protocol::{
     session::Place,
     time::Timestamp,
 };
-use comity_storage::{Direction, ReadError, Reader};
+use comity_storage::{ContentAt, Direction, ReadError, Reader};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::records::{AccountRecord, Marks, Slot, TokenRecord};
@@ -93,7 +93,9 @@ pub(crate) struct UserRow {
 
 /// Keys.
 pub(crate) mod key {
-    use super::{CommitId, ConversationId, DeviceKey, EventId, Nonce, Place, ServerId, UserId};
+    use super::{
+        CommitId, ContentAt, ConversationId, DeviceKey, EventId, Nonce, Place, ServerId, UserId,
+    };
 
     pub(crate) fn conversation(id: &ConversationId) -> Vec<u8> {
         [b"c", id.as_bytes().as_slice()].concat()
@@ -125,6 +127,13 @@ pub(crate) mod key {
     }
     pub(crate) fn own_end(conversation: &ConversationId) -> Vec<u8> {
         [b"y", conversation.as_bytes().as_slice()].concat()
+    }
+    /// Further copies of an event's content.
+    pub(crate) fn copies(event: &EventId) -> Vec<u8> {
+        [b"d", event.as_bytes().as_slice()].concat()
+    }
+    pub(crate) fn copy(event: &EventId, at: ContentAt) -> Vec<u8> {
+        [copies(event).as_slice(), &at.to_bytes()].concat()
     }
     pub(crate) fn members(conversation: &ConversationId) -> Vec<u8> {
         [b"m", conversation.as_bytes().as_slice()].concat()

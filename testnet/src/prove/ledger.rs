@@ -14,6 +14,9 @@ use tokio::{sync::watch, task::JoinSet};
 
 /// Lines that one sender has under way.
 const UNDER_WAY: usize = 8;
+/// Time between two lines of one sender: enough are on their way to the disk at any moment, and
+/// few enough in all to be read back after every cut.
+const PACE: Duration = Duration::from_millis(40);
 /// Time in which a line under way must be accepted.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Time in which a history must be readable.
@@ -108,6 +111,7 @@ impl Ledger {
             let text = format!("{name} says {number}");
             under_way.spawn(async move { ledger.send(&client, node, text).await });
             number += 1;
+            tokio::time::sleep(PACE).await;
             while under_way.len() >= UNDER_WAY {
                 tokio::select! {
                     done = under_way.join_next() => drop(done.context("nothing under way")???),
@@ -136,7 +140,13 @@ impl Ledger {
         let (mut ids, mut texts) = (BTreeSet::new(), BTreeSet::new());
         for (event, text) in &shown {
             audit.duplicate += u64::from(!ids.insert(*event) || !texts.insert(text.clone()));
-            audit.foreign += u64::from(book.sent.get(event) != Some(text));
+            if book.sent.get(event) != Some(text) {
+                audit.foreign += 1;
+                eprintln!(
+                    "  {event} reads {text:?} and was {:?}",
+                    book.sent.get(event)
+                );
+            }
         }
         audit.found = acked.intersection(&ids).count() as u64;
         audit.lost = acked.len() as u64 - audit.found;
