@@ -115,8 +115,16 @@ impl Net {
         loop {
             match Server::start(&node.dir, &node.config, faults.clone()).await {
                 Ok(server) => break node.server = Some(server),
-                // The sockets of a server that stopped are closed by tasks that end after it.
-                Err(error @ StartError::Links(_)) => {
+                // The sockets of a server that stopped are closed, and its last reader of the store
+                // lets go, in tasks that end after it: in this process, that is, and in no other.
+                Err(
+                    error @ (StartError::Links(_)
+                    | StartError::Gateway(_)
+                    | StartError::Storage {
+                        source: comity_storage::OpenError::InUse(_),
+                        ..
+                    }),
+                ) => {
                     assert!(start.elapsed() < PATIENCE, "{error}");
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
