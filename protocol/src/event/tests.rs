@@ -182,3 +182,30 @@ fn text_is_kept_byte_for_byte() {
         text
     );
 }
+
+#[test]
+fn a_grant_that_spells_out_what_says_nothing_is_refused() {
+    let user = UserId::from_bytes([9; 32]);
+    let home = ServerId::from_bytes([6; 32]);
+    let target = Target::User { user, home };
+    let (cut, lifts) = (vec![], vec![]);
+    let ban = Act::Grant(Grant {
+        target,
+        role: Role::None,
+        cut,
+        ban: true,
+        lifts,
+    });
+    let mut bytes = event(ban).to_bytes();
+    let at = bytes.windows(5).position(|w| w == b"cban\xf5").unwrap();
+    let read = |bytes: &[u8]| {
+        let signature = Signature::from_bytes([0; 64]);
+        SignedEvent::from_trusted(RawEvent {
+            event: Blob(bytes.to_vec()),
+            signature,
+        })
+    };
+    assert!(read(&bytes).is_ok());
+    bytes[at + 4] = 0xf4;
+    assert!(matches!(read(&bytes), Err(DecodeError::Invalid(_))));
+}

@@ -306,6 +306,13 @@ fn cut(tips: Vec<Tip>) -> Result<Vec<Tip>, DecodeError> {
 
 fn grant(fields: &mut Fields) -> Result<Grant, DecodeError> {
     let role = need(&mut fields.role, "grant without role")?;
+    // One meaning has one form: what says nothing is left out.
+    let empty = fields.cut.as_ref().is_some_and(Vec::is_empty)
+        || fields.lifts.as_ref().is_some_and(Vec::is_empty)
+        || fields.ban == Some(false);
+    if empty {
+        return Err(DecodeError::Invalid("a field of a grant that says nothing"));
+    }
     let target = match (fields.user.take(), fields.home.take()) {
         (Some(user), Some(home)) => Target::User { user, home },
         (None, None) => Target::Anyone,

@@ -1,7 +1,10 @@
-//! When a client tries again: full jitter, doubling from 0.5 s to 60 s.
+//! When a client tries again: full jitter under a ceiling that grows from 0.5 s to 60 s.
 //! Source: `spec/06-client-protocol.md`, section 6.
 
 use crate::limits::{RECONNECT_MAX_MS, RECONNECT_MIN_MS};
+
+/// Failures after which the ceiling is at its highest.
+const FAILURES_MAX: u32 = 32;
 
 /// Counts failed tries in a row.
 #[derive(Clone, Copy, Debug, Default)]
@@ -11,14 +14,17 @@ pub struct Backoff {
 
 impl Backoff {
     /// Notes a failure and gives the wait before the next try, in milliseconds: uniform between
-    /// the shortest wait and a ceiling that doubles, so that clients cut off together come back
-    /// spread out. `random` is any uniform number.
+    /// the shortest wait and a ceiling, so that clients cut off together come back spread out.
+    /// The ceiling grows by a fifth each time, which keeps it below half of the time that was
+    /// spent waiting: who was away for ten seconds is not kept away for another ten. `random` is
+    /// any uniform number.
     #[must_use]
     pub fn failed(&mut self, random: u64) -> u64 {
-        let ceiling = RECONNECT_MIN_MS
-            .saturating_mul(1 << self.failures.min(32))
-            .clamp(RECONNECT_MIN_MS, RECONNECT_MAX_MS);
-        self.failures = self.failures.saturating_add(1);
+        let mut ceiling = RECONNECT_MIN_MS;
+        for _ in 0..self.failures {
+            ceiling = (ceiling * 6 / 5).min(RECONNECT_MAX_MS);
+        }
+        self.failures = (self.failures + 1).min(FAILURES_MAX);
         if ceiling == RECONNECT_MIN_MS {
             return random % RECONNECT_MIN_MS + RECONNECT_MIN_MS / 2;
         }
@@ -47,13 +53,23 @@ mod tests {
         let mut backoff = Backoff::default();
         assert_eq!(longest_wait(backoff), 749);
         let _ = backoff.failed(0);
-        assert_eq!(longest_wait(backoff), 1_000);
-        for _ in 0..20 {
+        assert_eq!(longest_wait(backoff), 600);
+        for _ in 0..FAILURES_MAX {
             let _ = backoff.failed(0);
         }
         assert_eq!(longest_wait(backoff), RECONNECT_MAX_MS);
         backoff.succeeded();
         assert_eq!(longest_wait(backoff), 749);
+    }
+
+    #[test]
+    fn after_ten_seconds_of_mean_waits_no_wait_is_longer_than_five() {
+        let (mut backoff, mut waited) = (Backoff::default(), 0);
+        while waited < 10_000 {
+            waited += u64::midpoint(RECONNECT_MIN_MS, longest_wait(backoff));
+            let _ = backoff.failed(0);
+        }
+        assert!(longest_wait(backoff) <= 5_000, "{}", longest_wait(backoff));
     }
 
     #[test]
