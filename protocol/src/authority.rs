@@ -5,7 +5,7 @@
 //! what it can touch. [`Authority`] keeps verdicts up to date while commits arrive; the tests hold it
 //! against a plain port of the rules.
 //!
-//! Settled verdicts (root records beyond 0) come in where [`Authority::decide`] begins: a settled
+//! Settled verdicts (root records beyond 0) come in where `Authority::decide` begins: a settled
 //! event's verdict is then that of the record's frontier.
 
 mod direct;

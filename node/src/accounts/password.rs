@@ -82,7 +82,7 @@ pub struct Passwords {
 }
 
 impl Passwords {
-    /// Up to `at_once` hashes at a time, at least 1, each taking [`MEMORY_KIB`] and a core.
+    /// Up to `at_once` hashes at a time, at least 1, each taking 19 MiB and a core.
     #[must_use]
     pub fn new(at_once: usize) -> Self {
         Self::with_queue(at_once.max(1), QUEUE_MAX)

@@ -53,7 +53,7 @@ pub struct Token {
 #[error("the token is unknown, used up or expired")]
 pub struct InvalidToken;
 
-/// [`TOKENS_MAX`] tokens are good already.
+/// As many tokens as a home keeps, 100,000, are good already.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{TOKENS_MAX} tokens are good already")]
 pub struct TooManyTokens;
