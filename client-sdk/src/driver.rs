@@ -282,7 +282,8 @@ fn prove(shared: &Shared, challenge: &Challenge) -> Result<comity_protocol::ids:
     let me = &shared.me;
     if challenge.server != me.server {
         let text = format!(
-            "{:?} is another server than the one signed in at",
+            "{:?} is another server than the one signed in at; if it was set up anew, sign in \
+             with a new store",
             challenge.name
         );
         return Err(Error::new(ErrorKind::Untrusted, text));

@@ -170,10 +170,13 @@ fn sign_in(network: &Network, user: &DemoUser) -> Option<SignIn> {
         .find(|node| node.region == user.region)?;
     let (address, server) = (format!("{}@{}", user.handle, node.name), node.address());
     let ca = network.ca_path();
+    // What a client keeps goes with the network: made anew, it has other servers and users.
+    let store = network.directory().join("clients").join(&address);
     let line = format!(
-        "{} --server {server} --ca {} --token {} {address}",
+        "{} --server {server} --ca {} --store {} --token {} --open lobby {address}",
         chat_program(),
         ca.display(),
+        store.display(),
         user.token
     );
     Some(SignIn {

@@ -144,7 +144,11 @@ impl App {
 
     fn opened(&mut self) -> Option<Conversation> {
         if self.open.is_none() {
-            self.complain("no conversation is open: /list, then /open N");
+            // Whoever has one conversation only can mean no other.
+            match &self.client.known_conversations()[..] {
+                [only] => self.open = Some(only.clone()),
+                _ => self.complain("no conversation is open: /list, then /open N"),
+            }
         }
         self.open.clone()
     }

@@ -83,7 +83,11 @@ impl Network {
             return Err(Error::new(ErrorKind::Untrusted, text));
         }
         if self.server.is_some_and(|server| server != found.server) {
-            let text = format!("{} is another server than the one signed in at", self.name);
+            let text = format!(
+                "{} is another server than the one signed in at; if it was set up anew, sign in with a \
+                 new store",
+                self.name
+            );
             return Err(Error::new(ErrorKind::Untrusted, text));
         }
         self.found = Some(found.clone());
