@@ -5,16 +5,18 @@
 //! what it can touch. [`Authority`] keeps verdicts up to date while commits arrive; the tests hold it
 //! against a plain port of the rules.
 //!
-//! Settled verdicts (root records beyond 0) come in where `Authority::decide` begins: a settled
-//! event's verdict is then that of the record's frontier.
+//! What a root record settled comes in where `Authority::decide` begins: a settled event's verdict is
+//! that of the record's past, for ever.
 
 mod direct;
 mod judge;
 mod members;
 mod next;
+mod settle;
 mod table;
 
 pub use members::Member;
+pub use settle::RecordOutcome;
 
 use std::{
     cmp::Reverse,
@@ -24,11 +26,12 @@ use std::{
 use crate::{
     commit::RootRef,
     event::{Event, Tip},
-    history::{Appearance, Graph, NodeIx},
+    history::{Appearance, BranchIx, Graph, NodeIx},
     ids::{CommitId, EventId, ServerId, UserId},
     role::Role,
     root::Genesis,
 };
+use settle::Record;
 use table::{ANYONE, Act, ActIx, Entry, EntryIx, Kind, Subject, SubjectIx};
 
 /// Why an event does not stand, or would not.
@@ -228,6 +231,10 @@ pub struct Authority {
     awaiting_cut: BTreeMap<CommitId, (Tip, Vec<ActIx>)>,
     /// Members at each home that takes part.
     homes: BTreeMap<ServerId, u32>,
+    /// Root records from 1 on.
+    records: Vec<Record>,
+    /// Those that stand, oldest first: they have settled what lies in their pasts.
+    settled: Vec<NodeIx>,
 }
 
 /// What one insertion has yet to judge and has found out.
@@ -277,6 +284,8 @@ impl Authority {
             awaiting_target: BTreeMap::new(),
             awaiting_cut: BTreeMap::new(),
             homes: BTreeMap::new(),
+            records: Vec::new(),
+            settled: Vec::new(),
         }
     }
 
@@ -289,7 +298,9 @@ impl Authority {
         };
         let mut authority = Self::empty(Mode::Group(root));
         let owner = authority.subject(&genesis.root().owner);
-        authority.acts.push(Act::record(owner, genesis.root().home));
+        authority
+            .acts
+            .push(Act::record(owner, genesis.root().home, genesis.id()));
         authority.subjects[owner.0 as usize].about.push(ActIx(0));
         authority.restand(owner, None, &mut BTreeMap::new());
         authority
@@ -431,8 +442,22 @@ impl Authority {
 
     /// Queues what began or ceased to stand with its branch, and repeats of it.
     fn follow_forks(&mut self, graph: &Graph, node: NodeIx, pass: &mut Pass) {
+        self.follow_branches(graph, graph.standing_of_home(node), pass);
+    }
+
+    /// The same for every home: a record settled branches.
+    fn follow_all_forks(&mut self, graph: &Graph, pass: &mut Pass) {
+        self.follow_branches(graph, graph.standing_of_all(), pass);
+    }
+
+    fn follow_branches(
+        &mut self,
+        graph: &Graph,
+        standing: impl Iterator<Item = (BranchIx, u32)>,
+        pass: &mut Pass,
+    ) {
         let mut flipped = Vec::new();
-        for (branch, stands_to) in graph.standing_of_home(node) {
+        for (branch, stands_to) in standing {
             let at = branch.0 as usize;
             if self.stood_to.len() <= at {
                 self.stood_to.resize(at + 1, None);

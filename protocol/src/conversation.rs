@@ -19,7 +19,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use crate::{
     authority::Authority,
-    commit::SignedCommit,
+    commit::{RootRef, SignedCommit},
     event::{Event, SignedEvent, Tip},
     history::{Graph, Inserted, NodeIx},
     ids::{CommitId, ConversationId, EventId, ServerId, UserId},
@@ -45,6 +45,8 @@ pub enum Received {
     Waiting {
         /// Commits that it names.
         commits: Vec<Range>,
+        /// The root record that it names.
+        record: Option<RootRef>,
         /// Users whose identity log is not held, or lacks the device.
         users: Vec<UserId>,
     },
@@ -218,6 +220,7 @@ impl Conversation {
         if !waits.is_nothing() {
             // Asked for now: once the rest has come nobody is asked any more.
             waits.commits = self.lacks(&bundle);
+            waits.record = self.lacks_record(&bundle);
             return self.wait(bundle, waits);
         }
         match self.take(bundle) {
@@ -226,11 +229,8 @@ impl Conversation {
                 self.release(now, devices, &mut all);
                 Received::Taken(all)
             }
-            Err(NotTaken::Missing(bundle, ids)) => {
-                let waits = WaitsFor {
-                    commits: ids.into_iter().collect(),
-                    ..WaitsFor::default()
-                };
+            Err(NotTaken::Missing(bundle)) => {
+                let waits = self.lacking(&bundle);
                 self.wait(*bundle, waits)
             }
             Err(NotTaken::Refused(_, code, why)) => Received::Refused(code, why),
@@ -255,12 +255,8 @@ impl Conversation {
                         all.push(taken);
                         progress = true;
                     }
-                    Err(NotTaken::Missing(bundle, ids)) => {
-                        let commits = ids.into_iter().collect();
-                        let waits = WaitsFor {
-                            commits,
-                            ..WaitsFor::default()
-                        };
+                    Err(NotTaken::Missing(bundle)) => {
+                        let waits = self.lacking(&bundle);
                         self.keep_waiting(*bundle, waits);
                     }
                     Err(NotTaken::Refused(id, code, _)) => self.given_up.push((id, code)),
@@ -279,8 +275,13 @@ impl Conversation {
             .filter_map(|id| self.range_of(&bundle, id))
             .collect();
         let users = waits.users.iter().copied().collect();
+        let record = waits.record;
         self.keep_waiting(bundle, waits);
-        Received::Waiting { commits, users }
+        Received::Waiting {
+            commits,
+            record,
+            users,
+        }
     }
 
     fn keep_waiting(&mut self, bundle: CheckedBundle, waits: WaitsFor) {
@@ -301,6 +302,20 @@ impl Conversation {
         let tips = commit.authority.as_ref().map_or(&[][..], |a| &a.tips);
         let named = commit.prev.into_iter().chain(tips.iter().map(|tip| tip.id));
         named.filter(|id| self.graph.ix(id).is_none()).collect()
+    }
+
+    /// The root record that a bundle names, if it is not held.
+    fn lacks_record(&self, bundle: &CheckedBundle) -> Option<RootRef> {
+        let root = bundle.commit.commit().authority.as_ref()?.root;
+        root.filter(|root| root.n > 0 && self.graph.record(&root.id).is_none())
+    }
+
+    fn lacking(&self, bundle: &CheckedBundle) -> WaitsFor {
+        WaitsFor {
+            commits: self.lacks(bundle),
+            record: self.lacks_record(bundle),
+            ..WaitsFor::default()
+        }
     }
 
     /// How to ask for a commit that a bundle names.
@@ -331,7 +346,9 @@ impl Conversation {
         match self.graph.insert(&bundle.commit) {
             Inserted::New(node) => Ok(self.taken(node, bundle)),
             Inserted::Duplicate(_) => Err(NotTaken::Known),
-            Inserted::Missing(ids) => Err(NotTaken::Missing(Box::new(bundle), ids)),
+            Inserted::Missing(_) | Inserted::MissingRecord(_) => {
+                Err(NotTaken::Missing(Box::new(bundle)))
+            }
             Inserted::Invalid(invalid) => Err(NotTaken::Refused(
                 bundle.commit.id(),
                 Code::Malformed,
@@ -353,7 +370,7 @@ impl Conversation {
 }
 
 enum NotTaken {
-    Missing(Box<CheckedBundle>, Vec<CommitId>),
+    Missing(Box<CheckedBundle>),
     Refused(CommitId, Code, &'static str),
     Known,
 }

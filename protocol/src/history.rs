@@ -9,6 +9,7 @@ mod causal;
 mod fork;
 mod frontier;
 mod graph;
+mod records;
 
 pub use crate::place::Place;
 pub use causal::CausalPast;
@@ -16,6 +17,7 @@ pub use fork::Fork;
 pub use frontier::Span;
 pub(crate) use graph::Past;
 pub use graph::{Graph, Inserted, Node};
+pub use records::{InsertedRecord, Twins};
 
 /// A commit's place in one [`Graph`]; means nothing in another. Dependencies have smaller ones.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -56,9 +58,12 @@ pub enum Invalid {
     /// A tip it names has another home, epoch or seq than the commit it names.
     #[error("a tip differs from the commit it names")]
     Tip,
-    /// A tip it names lies in the past it already had: frontiers never shrink or repeat.
+    /// A tip or record it names lies in the past it already had: frontiers never shrink or repeat.
     #[error("the authority frontier does not advance")]
     Frontier,
+    /// The root record it names is of another conversation or has another number.
+    #[error("no such root record")]
+    Root,
 }
 
 impl Invalid {
@@ -73,6 +78,7 @@ impl Invalid {
             Self::Clock => "commit_clock_stands_still",
             Self::Tip => "commit_tip_differs",
             Self::Frontier => "commit_frontier_shrinks",
+            Self::Root => "commit_root_differs",
         }
     }
 }

@@ -1,6 +1,12 @@
 //! The root chain: who owns a conversation. Record 0 makes it. Direct conversations have none.
 //! Source: `spec/04-authority.md`, section 6.
 
+mod digest;
+mod record;
+
+pub use digest::{MemberLeaf, Members, Proof};
+pub use record::{Made, NotVerified, SignedRoot};
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -50,8 +56,16 @@ pub struct Root {
 pub enum RootSigner {
     /// A device of the previous owner, of the owner in record 0.
     Device(DeviceKey),
-    /// A steward of the previous record.
-    Steward(ServerId),
+    /// The key by which the previous owner's home speaks for him in his identity log: for
+    /// checkpoints only.
+    Home(PublicKey),
+    /// A steward of the previous record, with the key of this epoch.
+    Steward {
+        /// Who.
+        server: ServerId,
+        /// As for a commit.
+        epoch: u64,
+    },
 }
 
 /// One signature under a root record.
@@ -70,7 +84,7 @@ pub struct RootSignature {
 pub struct RawRoot {
     /// Canonical bytes.
     pub root: Blob,
-    /// At most one by the device and one by each steward.
+    /// At most one by the device or home and one by each steward. In increasing order of `by`.
     pub signatures: Vec<RootSignature>,
 }
 

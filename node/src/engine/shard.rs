@@ -338,7 +338,7 @@ impl ShardState {
                 Some(waiting) => waiting.push(answer),
                 None => answer(Judged::of(Verdict::Stored)),
             },
-            Received::Waiting { commits, users } => {
+            Received::Waiting { commits, users, .. } => {
                 answer(Judged {
                     verdict: Verdict::Waiting,
                     missing: commits,

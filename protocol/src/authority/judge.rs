@@ -76,9 +76,10 @@ impl Authority {
     }
 
     pub(super) fn stands(&self, ix: ActIx) -> bool {
-        self.act(ix)
-            .entry
-            .is_none_or(|entry| self.entries[entry.0 as usize].verdict.stands())
+        let act = self.act(ix);
+        act.entry.map_or(!act.lost, |entry| {
+            self.entries[entry.0 as usize].verdict.stands()
+        })
     }
 
     pub(super) fn at<'a>(&self, graph: &'a Graph, at: Appearance) -> At<'a> {
@@ -93,6 +94,27 @@ impl Authority {
         }
     }
 
+    /// Where an act was done; record 0 nowhere.
+    fn at_act<'a>(&self, graph: &'a Graph, ix: ActIx) -> Option<At<'a>> {
+        let act = self.act(ix);
+        if let Some(entry) = act.entry {
+            return Some(self.at(graph, self.entries[entry.0 as usize].at()));
+        }
+        if act.is_first_record() {
+            return None;
+        }
+        let (branch, seq) = act.position();
+        let node = graph.node_at(branch, seq)?;
+        Some(At {
+            branch: Some(branch),
+            seq,
+            index: act.index(),
+            past: graph.past(node),
+            node: Some(node),
+            home: graph.home(node),
+        })
+    }
+
     /// `x` is in the past of what is judged at `at`, by event: whichever appearance was seen.
     pub(super) fn seen(&self, x: ActIx, at: &At<'_>) -> bool {
         let act = self.act(x);
@@ -104,14 +126,14 @@ impl Authority {
 
     /// `x` is in the past of the act `y`; nothing is in that of record 0.
     pub(super) fn seen_by(&self, graph: &Graph, x: ActIx, y: ActIx) -> bool {
-        self.act(y).entry.is_some_and(|entry| {
-            let at = self.entries[entry.0 as usize].at();
-            self.seen(x, &self.at(graph, at))
-        })
+        self.at_act(graph, y).is_some_and(|at| self.seen(x, &at))
     }
 
     /// The verdict of an entry, from those of higher levels.
     pub(super) fn decide(&mut self, graph: &Graph, ix: EntryIx) -> Verdict {
+        if let Some(settled) = self.entries[ix.0 as usize].settled {
+            return settled;
+        }
         match self.judge_entry(graph, ix) {
             Ok(()) => Verdict::Stands,
             Err(Fails::Void(reason, _)) => Verdict::Void(reason),
@@ -177,7 +199,7 @@ impl Authority {
         }
         match case.kind {
             Kind::Absent => Err(Fails::NoTarget),
-            Kind::Record | Kind::Leave => Ok(()),
+            Kind::Record | Kind::Former | Kind::Leave => Ok(()),
             Kind::Move => Self::names_its_home(case),
             Kind::Join => self.judge_join(graph, case),
             Kind::Grant => self.judge_grant(graph, case),
@@ -365,7 +387,8 @@ impl Authority {
             Kind::Leave => given.kind != Kind::Record && !self.seen_by(graph, x, g),
             Kind::Grant if given.role >= taker.claims => false,
             Kind::Grant if taker.ban => !self.lifted(graph, x, g),
-            Kind::Grant => {
+            // What a record says of the former owner claims more than an owner.
+            Kind::Grant | Kind::Former => {
                 !self.seen_by(graph, x, g) && (given.role > taker.role || self.seen_by(graph, g, x))
             }
             _ => false,

@@ -7,7 +7,7 @@ use super::{
     table::{Act, EntryIx, Kind, NOBODY},
 };
 use crate::{
-    commit::AuthorityChange,
+    commit::{AuthorityChange, RootRef},
     event::{Act as EventAct, Target, Tip},
     history::{Graph, NodeIx},
     ids::{EventId, ServerId, UserId},
@@ -43,7 +43,9 @@ impl Authority {
         // No event has this id; it is asked of nothing, since what is judged here was never seen.
         let made = Act::of(EventId::from_bytes([0; 32]), author, claims, act, known);
         let tip = graph.standing_tip(home);
-        let past = graph.hypothetical_past(tip, &self.next_tips(graph, now, home));
+        let mut named = self.next_tips(graph, now, home);
+        named.extend(self.next_record(graph, home));
+        let past = graph.hypothetical_past(tip, &named);
         let case = Case {
             at: At {
                 branch: tip.map(|tip| graph.node(tip).branch()),
@@ -84,6 +86,14 @@ impl Authority {
             .collect()
     }
 
+    /// The newest record that stands, if the chain of `home` has not named it yet.
+    fn next_record(&self, graph: &Graph, home: &ServerId) -> Option<NodeIx> {
+        let newest = self.settled.last().copied()?;
+        let own = graph.standing_tip(home);
+        own.is_none_or(|own| !graph.in_past(newest, own))
+            .then_some(newest)
+    }
+
     /// The newest commit with an act on the chain that ends in `node`.
     fn newest_act(&self, graph: &Graph, node: NodeIx) -> Option<NodeIx> {
         let mut at = node;
@@ -114,14 +124,18 @@ impl Authority {
             .map(|tip| graph.tip(tip))
             .collect();
         tips.sort_unstable();
-        let root = match self.mode {
-            Mode::Group(root) => Some(root),
-            Mode::Direct(_) => None,
-        };
-        match graph.standing_tip(home) {
-            None => Some(AuthorityChange { tips, root }),
-            Some(_) if tips.is_empty() => None,
-            Some(_) => Some(AuthorityChange { tips, root: None }),
+        let news = self.next_record(graph, home).map(|record| RootRef {
+            n: graph.node(record).seq(),
+            id: graph.record_id(record),
+        });
+        match (graph.standing_tip(home), &self.mode) {
+            (None, Mode::Group(genesis)) => Some(AuthorityChange {
+                tips,
+                root: news.or(Some(*genesis)),
+            }),
+            (None, Mode::Direct(_)) => Some(AuthorityChange { tips, root: None }),
+            (Some(_), _) if tips.is_empty() && news.is_none() => None,
+            (Some(_), _) => Some(AuthorityChange { tips, root: news }),
         }
     }
 

@@ -4,7 +4,7 @@ use super::{Authority, Awaited, Pass, Verdict, members::Standing};
 use crate::{
     event::{Act as EventAct, Event, Field, Target, Tip},
     history::{Appearance, BranchIx, Graph, NodeIx},
-    ids::{EventId, ServerId, UserId},
+    ids::{EventId, RootId, ServerId, UserId},
     role::Role,
 };
 
@@ -35,8 +35,10 @@ pub(super) enum Kind {
     State,
     /// A `state` event that sets its author's own display name.
     Name,
-    /// Record 0.
+    /// That a root record's owner is the owner.
     Record,
+    /// That the owner before is an admin, by the record that names another.
+    Former,
     Grant,
     Join,
     Leave,
@@ -48,7 +50,13 @@ impl Kind {
     pub(super) const fn is_act(self) -> bool {
         matches!(
             self,
-            Self::Record | Self::Grant | Self::Join | Self::Leave | Self::Move | Self::Policy
+            Self::Record
+                | Self::Former
+                | Self::Grant
+                | Self::Join
+                | Self::Leave
+                | Self::Move
+                | Self::Policy
         )
     }
 
@@ -91,6 +99,8 @@ pub(super) struct Entry {
     pub(super) kind: Kind,
     pub(super) claims: Role,
     pub(super) verdict: Verdict,
+    /// Its verdict for ever, once a root record settled it.
+    pub(super) settled: Option<Verdict>,
 }
 
 impl Entry {
@@ -105,8 +115,9 @@ impl Entry {
 /// One appearance of an act.
 #[derive(Clone, Debug)]
 pub(super) struct Act {
-    /// None for record 0.
+    /// None for what a root record says.
     pub(super) entry: Option<EntryIx>,
+    /// For what a root record says, its id.
     pub(super) event: EventId,
     pub(super) kind: Kind,
     /// An act depends on acts of strictly higher level only.
@@ -115,7 +126,7 @@ pub(super) struct Act {
     pub(super) subject: SubjectIx,
     /// Given, or taken by a join; for policies none.
     pub(super) role: Role,
-    /// Claimed; for record 0 more than any.
+    /// Claimed; what a record says outranks any claim.
     pub(super) claims: Role,
     /// Home bound or moved to.
     pub(super) home: Option<ServerId>,
@@ -126,6 +137,8 @@ pub(super) struct Act {
     pub(super) n: u64,
     /// A policy's field and value.
     pub(super) policy: Option<(Field, u64)>,
+    /// What a record says that lost to its twin.
+    pub(super) lost: bool,
     branch: BranchIx,
     seq: u32,
     index: u16,
@@ -133,12 +146,12 @@ pub(super) struct Act {
 
 /// Level of `leave` and `move`: above every claim.
 const LEVEL_OWN: u8 = 16;
-/// Level of record 0.
+/// Level of what root records say.
 const LEVEL_RECORD: u8 = 18;
 
 pub(super) fn level(kind: Kind, claims: Role, role: Role) -> u8 {
     match kind {
-        Kind::Record => LEVEL_RECORD,
+        Kind::Record | Kind::Former => LEVEL_RECORD,
         Kind::Leave | Kind::Move => LEVEL_OWN,
         Kind::Grant | Kind::Policy => 2 * u8::from(claims),
         // A join depends on doors, whose claim is above the role taken, and carries acts up to it.
@@ -148,10 +161,11 @@ pub(super) fn level(kind: Kind, claims: Role, role: Role) -> u8 {
 }
 
 impl Act {
-    pub(super) fn record(owner: SubjectIx, home: ServerId) -> Self {
+    /// That `owner` is the owner by record `id`: record 0 until it is put [at](Self::at) a place.
+    pub(super) fn record(owner: SubjectIx, home: ServerId, id: RootId) -> Self {
         Self {
             entry: None,
-            event: EventId::from_bytes([0; 32]),
+            event: EventId::from_bytes(*id.as_bytes()),
             kind: Kind::Record,
             level: LEVEL_RECORD,
             subject: owner,
@@ -163,10 +177,38 @@ impl Act {
             cut: Box::default(),
             n: 0,
             policy: None,
+            lost: false,
             branch: BranchIx(u32::MAX),
             seq: 0,
             index: 0,
         }
+    }
+
+    /// That an owner whom record `id` replaces is an admin from then on. It takes away as a grant
+    /// does that claims more than the owner. It needs no cut: what the record has seen is settled.
+    pub(super) fn former(owner: SubjectIx, home: ServerId, id: RootId) -> Self {
+        Self {
+            kind: Kind::Former,
+            role: Role::Admin,
+            ..Self::record(owner, home, id)
+        }
+    }
+
+    /// The same at a place of the chain of records.
+    pub(super) fn at(self, (branch, seq): (BranchIx, u32), index: u16) -> Self {
+        Self {
+            // Until it is known to stand.
+            lost: true,
+            branch,
+            seq,
+            index,
+            ..self
+        }
+    }
+
+    /// Whether it is record 0, which lies in the past of everything.
+    pub(super) fn is_first_record(&self) -> bool {
+        self.kind == Kind::Record && self.branch == BranchIx(u32::MAX)
     }
 
     /// The act of an event that is not, or not yet, in a commit; none if the event is no act.
@@ -185,7 +227,11 @@ impl Act {
             claims,
             role: Role::None,
             home: None,
-            ..Self::record(author, ServerId::from_bytes([0; 32]))
+            ..Self::record(
+                author,
+                ServerId::from_bytes([0; 32]),
+                RootId::from_bytes([0; 32]),
+            )
         };
         match act {
             EventAct::Grant(grant) => {
@@ -221,7 +267,7 @@ impl Act {
 
     /// Whether this lies before `(seq, index)` of the same branch, or in `past`; record 0 always.
     pub(super) fn is_before(&self, branch: Option<BranchIx>, seq: u32, index: u16) -> Option<bool> {
-        if self.kind == Kind::Record {
+        if self.is_first_record() {
             Some(true)
         } else {
             (branch == Some(self.branch)).then_some((self.seq, self.index) < (seq, index))
@@ -230,6 +276,10 @@ impl Act {
 
     pub(super) const fn position(&self) -> (BranchIx, u32) {
         (self.branch, self.seq)
+    }
+
+    pub(super) const fn index(&self) -> u16 {
+        self.index
     }
 }
 
@@ -278,6 +328,7 @@ impl Authority {
             kind: Kind::Absent,
             claims: Role::None,
             verdict: Verdict::Waits(Awaited::Event),
+            settled: None,
         }));
         false
     }

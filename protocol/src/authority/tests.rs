@@ -4,5 +4,6 @@ mod differential;
 mod direct;
 mod examples;
 mod oracle;
+mod records;
 mod rules;
 mod world;

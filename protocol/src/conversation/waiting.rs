@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use super::{CheckedBundle, Devices};
 use crate::{
+    commit::RootRef,
     history::Graph,
     ids::{CommitId, UserId},
     limits::{WAITING_BYTES_MAX, WAITING_ITEMS_MAX},
@@ -14,13 +15,18 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub(super) struct WaitsFor {
     pub(super) commits: BTreeSet<CommitId>,
+    /// A root record that the commit names.
+    pub(super) record: Option<RootRef>,
     pub(super) users: BTreeSet<UserId>,
     pub(super) until: Option<Timestamp>,
 }
 
 impl WaitsFor {
     pub(super) fn is_nothing(&self) -> bool {
-        self.commits.is_empty() && self.users.is_empty() && self.until.is_none()
+        self.commits.is_empty()
+            && self.record.is_none()
+            && self.users.is_empty()
+            && self.until.is_none()
     }
 }
 
@@ -68,6 +74,7 @@ impl Waiting {
         let mut kept = VecDeque::with_capacity(self.items.len());
         for (bundle, mut waits) in std::mem::take(&mut self.items) {
             waits.commits.retain(|id| graph.ix(id).is_none());
+            waits.record = waits.record.filter(|root| graph.record(&root.id).is_none());
             if waits.until.is_some_and(|until| until <= now) {
                 waits.until = None;
             }

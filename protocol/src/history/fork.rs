@@ -17,21 +17,22 @@ pub struct Fork {
     pub loses: CommitId,
 }
 
-/// What decides between the first commits of branches; the lowest wins. Once root records settle
-/// branches, being settled comes first here.
+/// What decides between the first commits of branches; the lowest wins: what a root record settled,
+/// then the higher epoch, then the lower id.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) struct Rank(Reverse<u64>, CommitId);
+pub(super) struct Rank(Reverse<bool>, Reverse<u64>, CommitId);
 
 impl Rank {
-    pub(super) const fn new(epoch: u64, id: CommitId) -> Self {
-        Self(Reverse(epoch), id)
+    pub(super) const fn new(settled: bool, epoch: u64, id: CommitId) -> Self {
+        Self(Reverse(settled), Reverse(epoch), id)
     }
 }
 
 impl Graph {
     pub(super) fn rank(&self, node: NodeIx) -> Rank {
         let node = self.node(node);
-        Rank::new(node.epoch(), node.id())
+        let settled = node.short_seq() < self.branches[node.branch().0 as usize].settled_to;
+        Rank::new(settled, node.epoch(), node.id())
     }
 
     /// The commits of a home that follow `prev` (or begin its chains), one a branch.

@@ -50,9 +50,10 @@ impl Graph {
     #[must_use]
     pub fn frontier(&self) -> Vec<Tip> {
         let mut tips: Vec<Tip> = self
-            .homes
+            .homes()
+            .collect::<Vec<_>>()
             .iter()
-            .flat_map(|home| self.tips(&home.id))
+            .flat_map(|home| self.tips(home))
             .collect();
         tips.sort_unstable();
         tips

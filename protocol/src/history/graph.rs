@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Appearance, BranchIx, Invalid, NodeIx, Place, causal::Causal, fork::Rank};
 use crate::{
-    commit::SignedCommit,
+    commit::{RootRef, SignedCommit},
     event::Tip,
-    ids::{CommitId, ConversationId, EventId, ServerId},
+    ids::{CommitId, ConversationId, EventId, RootId, ServerId},
     limits::BRANCHES_MAX,
     time::Hlc,
 };
@@ -23,6 +23,8 @@ pub enum Inserted {
     Missing(Vec<CommitId>),
     /// It can never be in, nor anything built on it.
     Invalid(Invalid),
+    /// The root record that it names is not held: nothing was kept, offer it again once it is.
+    MissingRecord(RootRef),
     /// One more branch of a fork that is proven already and that it does not win. Nothing was kept;
     /// [`Graph::insert_named`] takes it once a commit of another home builds on it.
     Surplus,
@@ -31,17 +33,17 @@ pub enum Inserted {
 /// A commit as the graph keeps it. Bytes and signature are the storage's.
 #[derive(Clone, Debug)]
 pub struct Node {
-    id: CommitId,
-    hlc: Hlc,
-    epoch: u64,
-    events: Box<[EventId]>,
+    pub(super) id: CommitId,
+    pub(super) hlc: Hlc,
+    pub(super) epoch: u64,
+    pub(super) events: Box<[EventId]>,
     /// Held commits that `authority` and `parents` name.
     pub(super) links: Box<[NodeIx]>,
-    seq: u32,
-    branch: BranchIx,
-    prev: Option<NodeIx>,
+    pub(super) seq: u32,
+    pub(super) branch: BranchIx,
+    pub(super) prev: Option<NodeIx>,
     /// Index of the past that its authority gives it; its own chain is not repeated there.
-    past: u32,
+    pub(super) past: u32,
 }
 
 impl Node {
@@ -100,6 +102,8 @@ pub(super) struct Branch {
     pub(super) nodes: Vec<NodeIx>,
     /// Commits below this seq stand; `u32::MAX` on the branch that ends the standing chain.
     pub(super) stands_to: u32,
+    /// Commits below this seq stand for ever: a root record settled that.
+    pub(super) settled_to: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -128,10 +132,14 @@ pub struct Graph {
     pub(super) branches: Vec<Branch>,
     pub(super) homes: Vec<Home>,
     home_of: BTreeMap<ServerId, u32>,
+    /// Root records from 1 on. They are nodes without events, on a chain of their own.
+    pub(super) records: BTreeMap<RootId, NodeIx>,
+    /// The home that stands for that chain; not among `home_of`.
+    pub(super) record_chain: Option<u32>,
     // Keyed by the first 8 bytes and resolved by the whole id: a quarter of the memory, and ids that
     // were ground to collide there cost their maker 2^32 hashes for one more comparison.
-    by_id: BTreeSet<(u64, NodeIx)>,
-    by_event: BTreeSet<(u64, NodeIx, u16)>,
+    pub(super) by_id: BTreeSet<(u64, NodeIx)>,
+    pub(super) by_event: BTreeSet<(u64, NodeIx, u16)>,
     pasts: Vec<Past>,
     pub(super) causal: Causal,
 }
@@ -151,6 +159,8 @@ impl Graph {
             branches: Vec::new(),
             homes: Vec::new(),
             home_of: BTreeMap::new(),
+            records: BTreeMap::new(),
+            record_chain: None,
             by_id: BTreeSet::new(),
             by_event: BTreeSet::new(),
             pasts: Vec::new(),
@@ -166,14 +176,14 @@ impl Graph {
 
     /// How many commits are held.
     #[must_use]
-    pub const fn len(&self) -> usize {
-        self.nodes.len()
+    pub fn len(&self) -> usize {
+        self.nodes.len() - self.records.len()
     }
 
     /// Whether none is.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Takes a commit. Its signature was checked by whoever made it a [`SignedCommit`].
@@ -205,7 +215,18 @@ impl Graph {
         if !missing.is_empty() {
             return Inserted::Missing(missing);
         }
-        if let Err(invalid) = self.check(signed, prev, tips, &tip_nodes) {
+        let root = commit.authority.as_ref().and_then(|a| a.root);
+        let record = match root.filter(|root| root.n > 0) {
+            Some(root) => match self.records.get(&root.id) {
+                Some(held) => Some(*held),
+                None => return Inserted::MissingRecord(root),
+            },
+            None => None,
+        };
+        let checked = self
+            .check(signed, prev, tips, &tip_nodes)
+            .and_then(|()| self.check_root(root, prev));
+        if let Err(invalid) = checked {
             return Inserted::Invalid(invalid);
         }
         // Every held chain is whole from 0, and a node index is 32 bits.
@@ -216,17 +237,21 @@ impl Graph {
         let home = self.home_of.get(&commit.origin).copied();
         let appends = prev.is_some_and(|p| self.is_last_of_branch(p));
         if !appends && let Some(home) = home {
-            let rank = Rank::new(commit.epoch, signed.id());
+            let rank = Rank::new(false, commit.epoch, signed.id());
             if !named && !self.takes_branch(home, prev, rank) {
                 return Inserted::Surplus;
             }
         }
         let branch = match prev {
             Some(prev) if appends => self.nodes[prev.0 as usize].branch,
-            _ => self.add_branch(commit.origin, prev, seq),
+            _ => {
+                let home = self.home_or_new(commit.origin);
+                self.add_branch(home, prev, seq)
+            }
         };
-        let past = self.past_of(prev, appends, &tip_nodes);
         let mut links = tip_nodes;
+        links.extend(record);
+        let past = self.past_of(prev, appends, &links);
         let unheld = self.link_parents(&commit.parents, &mut links);
         self.nodes.push(Node {
             id: signed.id(),
@@ -251,7 +276,30 @@ impl Graph {
         Inserted::New(ix)
     }
 
-    fn find(&self, id: &CommitId, missing: &mut Vec<CommitId>) -> Option<NodeIx> {
+    /// A root record that a commit names is of its conversation, has the number named, and is news.
+    fn check_root(&self, root: Option<RootRef>, prev: Option<NodeIx>) -> Result<(), Invalid> {
+        let Some(root) = root else {
+            return Ok(());
+        };
+        if root.n == 0 {
+            // Record 0 lies in the past of everything; only who begins a chain names it.
+            return match prev {
+                Some(_) => Err(Invalid::Frontier),
+                None if root.id.as_bytes() == self.conversation.as_bytes() => Ok(()),
+                None => Err(Invalid::Root),
+            };
+        }
+        let record = self.records.get(&root.id).copied();
+        let record = record
+            .filter(|record| self.node(*record).seq() == root.n)
+            .ok_or(Invalid::Root)?;
+        if prev.is_some_and(|prev| self.in_past(record, prev)) {
+            return Err(Invalid::Frontier);
+        }
+        Ok(())
+    }
+
+    pub(super) fn find(&self, id: &CommitId, missing: &mut Vec<CommitId>) -> Option<NodeIx> {
         let found = self.ix(id);
         if found.is_none() {
             missing.push(*id);
@@ -293,7 +341,7 @@ impl Graph {
         Ok(())
     }
 
-    fn is_last_of_branch(&self, node: NodeIx) -> bool {
+    pub(super) fn is_last_of_branch(&self, node: NodeIx) -> bool {
         let branch = self.nodes[node.0 as usize].branch;
         self.branches[branch.0 as usize].nodes.last() == Some(&node)
     }
@@ -308,26 +356,39 @@ impl Graph {
             || (better <= 1 && self.homes[home as usize].branches.len() < BRANCHES_MAX)
     }
 
-    fn add_branch(&mut self, origin: ServerId, base: Option<NodeIx>, start: u32) -> BranchIx {
-        // Branches are fewer than nodes, which are counted in 32 bits.
-        let branch = BranchIx(u32::try_from(self.branches.len()).unwrap_or(u32::MAX));
+    fn home_or_new(&mut self, origin: ServerId) -> u32 {
         let next = u32::try_from(self.homes.len()).unwrap_or(u32::MAX);
         let home = *self.home_of.entry(origin).or_insert(next);
         if home == next {
-            self.homes.push(Home {
-                id: origin,
-                branches: Vec::new(),
-                roots: Vec::new(),
-                leaving: BTreeMap::new(),
-                standing: branch,
-                second: None,
-            });
+            self.add_home(origin);
         }
+        home
+    }
+
+    /// A home without branches: give it one before anything is asked of it.
+    pub(super) fn add_home(&mut self, id: ServerId) -> u32 {
+        self.homes.push(Home {
+            id,
+            branches: Vec::new(),
+            roots: Vec::new(),
+            leaving: BTreeMap::new(),
+            standing: BranchIx(u32::MAX),
+            second: None,
+        });
+        u32::try_from(self.homes.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn add_branch(&mut self, home: u32, base: Option<NodeIx>, start: u32) -> BranchIx {
+        // Branches are fewer than nodes, which are counted in 32 bits.
+        let branch = BranchIx(u32::try_from(self.branches.len()).unwrap_or(u32::MAX));
         let from = base.map(|base| {
             let node = &self.nodes[base.0 as usize];
             (node.branch, node.seq)
         });
         let known = &mut self.homes[home as usize];
+        if known.branches.is_empty() {
+            known.standing = branch;
+        }
         known.branches.push(branch);
         match from {
             Some(from) => known.leaving.entry(from).or_default().push(branch),
@@ -339,12 +400,13 @@ impl Graph {
             start,
             nodes: Vec::new(),
             stands_to: start,
+            settled_to: start,
         });
         branch
     }
 
     /// The past of a commit on `prev` that names `tips`; shared with `prev`'s when they are equal.
-    fn past_of(&mut self, prev: Option<NodeIx>, appends: bool, tips: &[NodeIx]) -> u32 {
+    pub(super) fn past_of(&mut self, prev: Option<NodeIx>, appends: bool, tips: &[NodeIx]) -> u32 {
         let shared = prev.map(|prev| self.nodes[prev.0 as usize].past);
         if let Some(shared) = shared
             && appends
@@ -468,7 +530,7 @@ impl Graph {
         }
     }
 
-    /// All commits, dependencies first.
+    /// All commits and root records, dependencies first.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = NodeIx> + use<> {
         (0..u32::try_from(self.nodes.len()).unwrap_or(u32::MAX)).map(NodeIx)
     }
@@ -483,7 +545,7 @@ impl Graph {
             .map(|home| &self.homes[*home as usize])
     }
 
-    pub(super) fn node_at(&self, branch: BranchIx, seq: u32) -> Option<NodeIx> {
+    pub(crate) fn node_at(&self, branch: BranchIx, seq: u32) -> Option<NodeIx> {
         let branch = &self.branches[branch.0 as usize];
         let offset = seq.checked_sub(branch.start)?;
         branch.nodes.get(offset as usize).copied()

@@ -92,7 +92,50 @@ impl Wander {
         wander.world
     }
 
+    /// A root record by the owner's side or, of a majority that lies, a twin of an older one.
+    fn record(&mut self) {
+        let records: Vec<usize> = (0..self.world.made.len())
+            .filter(|i| self.world.made[*i].record.is_some())
+            .collect();
+        let newest = records.last().copied();
+        let prev = if self.rng.chance(15) {
+            self.rng
+                .pick(&records)
+                .and_then(|i| self.world.made[i].prev)
+        } else {
+            newest
+        };
+        let mask = self.held[self.rng.below(5)] | self.held[self.rng.below(5)];
+        let mask = mask & self.world.closed(mask) & !self.world.records();
+        let owner = match prev
+            .or(newest)
+            .and_then(|i| self.world.made[i].record.as_ref())
+        {
+            Some(record) => record.root().owner,
+            None => user('O'),
+        };
+        let name = USERS.iter().copied().find(|name| user(*name) == owner);
+        let to = if self.rng.chance(40) {
+            self.rng.pick(&USERS)
+        } else {
+            name
+        };
+        let Some(to) = to else { return };
+        let at = home(self.home_of(to));
+        let i = self.world.record(user(to), at, mask, prev);
+        let made = &self.world.made[i];
+        let all = made.past | made.chain;
+        for held in &mut self.held {
+            if self.rng.chance(50) {
+                *held |= all;
+            }
+        }
+    }
+
     fn step(&mut self) {
+        if self.rng.chance(5) {
+            return self.record();
+        }
         let h = self.rng.below(5);
         if self.rng.chance(50) {
             self.held[h] |= self.held[self.rng.below(5)];
@@ -141,7 +184,7 @@ impl Wander {
         }
         let own = self.newest_held(of);
         let mut prev = own;
-        let mut epoch = prev.map_or(0, |p| self.world.made[p].signed.commit().epoch);
+        let mut epoch = prev.map_or(0, |p| self.world.made[p].signed().commit().epoch);
         let mut at_ms = NOW.0 / 2 + self.rng.next() % 1_000;
         if evil && moved_to.is_none() {
             if self.rng.chance(60) {
@@ -152,7 +195,7 @@ impl Wander {
                     .filter(|i| self.world.made[*i].home == home(of))
                     .collect();
                 prev = self.rng.pick(&chain).filter(|_| self.rng.chance(90));
-                epoch = prev.map_or(0, |p| self.world.made[p].signed.commit().epoch);
+                epoch = prev.map_or(0, |p| self.world.made[p].signed().commit().epoch);
                 epoch += self.rng.next() % 2;
             }
             at_ms = self.rng.next() % 1_000;
@@ -186,7 +229,8 @@ impl Wander {
         let mut cut: Vec<Tip> = (0..self.rng.below(4))
             .filter_map(|_| {
                 let i = self.rng.below(self.world.made.len());
-                (known >> i & 1 == 1).then(|| self.world.tip(i))
+                let commits = known & !self.world.records();
+                (commits >> i & 1 == 1).then(|| self.world.tip(i))
             })
             .collect();
         if self.rng.chance(20) {
@@ -378,7 +422,8 @@ impl Wander {
     }
 }
 
-fn shuffled(world: &World, rng: &mut Rng) -> Vec<usize> {
+/// An order of delivery that has what each commit needs before it.
+pub(super) fn shuffled(world: &World, rng: &mut Rng) -> Vec<usize> {
     let (mut order, mut have) = (Vec::new(), 0u128);
     let mut left: Vec<usize> = (0..world.made.len()).collect();
     while !left.is_empty() {
@@ -451,8 +496,12 @@ fn check(seed: u64) {
         let mut held = 0;
         let stop = rng.below(order.len());
         let mut late = Vec::new();
+        // A record waits for every event below it.
+        let below = (0..world.made.len())
+            .filter(|i| world.records() >> i & 1 == 1)
+            .fold(0, |all, i| all | world.made[i].past);
         for (at, i) in order.iter().enumerate() {
-            let withheld = delivery == 2 && rng.chance(15);
+            let withheld = delivery == 2 && below >> i & 1 == 0 && rng.chance(15);
             server.take_only(&world, *i, |event| !(withheld && event == 0));
             if withheld {
                 late.push(*i);
@@ -837,14 +886,23 @@ fn what_is_judged_before_commit_is_judged_the_same_in_the_commit() {
                     .judge_new(&server.graph, NOW, &of, &user(name), claims, &act);
             let mut next = world.clone();
             let change = server.authority.authority_change(&server.graph, NOW, &of);
-            let seen = change.iter().flat_map(|c| &c.tips).fold(0, |seen, tip| {
-                let i = next
-                    .made
-                    .iter()
-                    .position(|m| m.signed.id() == tip.id)
-                    .unwrap();
-                seen | 1u128 << i
-            });
+            let named = change
+                .as_ref()
+                .and_then(|c| server.graph.record(&c.root?.id));
+            let record = server
+                .nodes
+                .iter()
+                .position(|n| n.is_some() && *n == named)
+                .map_or(0, |i| 1u128 << i);
+            let seen = record
+                | change.iter().flat_map(|c| &c.tips).fold(0, |seen, tip| {
+                    let i = next
+                        .made
+                        .iter()
+                        .position(|m| m.commit.as_ref().is_some_and(|c| c.id() == tip.id))
+                        .unwrap();
+                    seen | 1u128 << i
+                });
             let tip = server.graph.standing_tip(&of);
             let prev = tip.and_then(|tip| server.nodes.iter().position(|n| *n == Some(tip)));
             let event = next.event(user(name), claims, act);

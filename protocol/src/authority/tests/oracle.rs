@@ -10,6 +10,7 @@ use crate::{
     event::{Act, Event, Field, Target, Tip},
     ids::{EventId, ServerId, UserId},
     role::Role,
+    root::SignedRoot,
 };
 
 /// A rule, broken.
@@ -41,9 +42,13 @@ pub(super) enum Broken {
     CommitIsOneMoment,
     OwnDeletionIsJudged,
     AnybodyEdits,
+    NothingIsSettled,
+    SettledDecidesNoFork,
+    LateHasSeenWhatIsSettled,
+    FormerOwnerStays,
 }
 
-pub(super) const BROKEN: [Broken; 26] = [
+pub(super) const BROKEN: [Broken; 30] = [
     Broken::CarriedByTheFirstGrantOnly,
     Broken::CarrierNeedNotStand,
     Broken::CutsHoldNothing,
@@ -70,9 +75,14 @@ pub(super) const BROKEN: [Broken; 26] = [
     Broken::CommitIsOneMoment,
     Broken::OwnDeletionIsJudged,
     Broken::AnybodyEdits,
+    Broken::NothingIsSettled,
+    Broken::SettledDecidesNoFork,
+    Broken::LateHasSeenWhatIsSettled,
+    Broken::FormerOwnerStays,
 ];
 
-/// An appearance, or record 0.
+/// An appearance, or record 0. Of a later record, event 0 is that its owner is the owner, event 1
+/// that the one before is an admin.
 type A = Option<(usize, usize)>;
 
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -87,16 +97,64 @@ pub(super) struct Oracle<'a> {
     held: u128,
     broken: Option<Broken>,
     memo: RefCell<BTreeMap<(usize, usize), Option<bool>>>,
+    /// The records that count, oldest first.
+    records: Vec<usize>,
+    /// What the newest of them holds: its verdicts stay.
+    settled: Option<Box<Self>>,
 }
 
 impl<'a> Oracle<'a> {
     pub(super) fn new(world: &'a World, held: u128, broken: Option<Broken>) -> Self {
+        let mut records: Vec<usize> = Vec::new();
+        while let Some(next) = (0..world.made.len())
+            .filter(|c| held >> c & 1 == 1 && world.made[*c].record.is_some())
+            .filter(|c| world.made[*c].prev == records.last().copied())
+            .min_by_key(|c| world.made[*c].record.as_ref().map(SignedRoot::id))
+        {
+            records.push(next);
+        }
+        Self::with_records(world, held, broken, records)
+    }
+
+    /// With these records, whatever others `held` has.
+    pub(super) fn with_records(
+        world: &'a World,
+        held: u128,
+        broken: Option<Broken>,
+        records: Vec<usize>,
+    ) -> Self {
+        let settled = records
+            .split_last()
+            .filter(|_| broken != Some(Broken::NothingIsSettled))
+            .map(|(last, before)| {
+                let past = world.made[*last].past;
+                Box::new(Self::with_records(world, past, broken, before.to_vec()))
+            });
         Self {
             world,
             held,
             broken,
             memo: RefCell::default(),
+            records,
+            settled,
         }
+    }
+
+    fn record(&self, a: A) -> Option<&'a SignedRoot> {
+        self.world.made[a?.0].record.as_ref()
+    }
+
+    fn is_former(&self, a: A) -> bool {
+        self.record(a).is_some() && a.is_some_and(|y| y.1 == 1)
+    }
+
+    /// Owner and home by the record before `c`.
+    fn owner_before(&self, c: usize) -> Option<(UserId, ServerId)> {
+        let root = match self.world.made[c].prev {
+            Some(prev) => self.world.made[prev].record.as_ref()?.root(),
+            None => self.world.genesis.as_ref()?.root(),
+        };
+        Some((root.owner, root.home))
     }
 
     fn broken(&self, rule: Broken) -> bool {
@@ -121,16 +179,21 @@ impl<'a> Oracle<'a> {
     }
 
     fn act(&self, a: A) -> Option<&'a Act> {
-        a.map(|y| &self.event(y).act)
+        let y = a.filter(|_| self.record(a).is_none())?;
+        Some(&self.event(y).act)
     }
 
     /// Record 0 claims as the owner; nothing ever asks more.
     fn claims(&self, a: A) -> Role {
-        a.map_or(Role::Owner, |y| self.event(y).claims)
+        match a.filter(|_| self.record(a).is_none()) {
+            None => Role::Owner,
+            Some(y) => self.event(y).claims,
+        }
     }
 
     fn gives(&self, a: A) -> Role {
         match self.act(a) {
+            None if self.is_former(a) => Role::Admin,
             None => Role::Owner,
             Some(Act::Grant(grant)) => grant.role,
             Some(Act::Join { role, .. }) => *role,
@@ -144,7 +207,11 @@ impl<'a> Oracle<'a> {
 
     fn home_of(&self, a: A) -> Option<ServerId> {
         match self.act(a) {
-            None => self.world.genesis.as_ref().map(|g| g.root().home),
+            None => match (a, self.record(a)) {
+                (Some(y), Some(_)) if y.1 == 1 => self.owner_before(y.0).map(|(_, home)| home),
+                (_, Some(record)) => Some(record.root().home),
+                _ => self.world.genesis.as_ref().map(|g| g.root().home),
+            },
             Some(Act::Grant(grant)) => match grant.target {
                 Target::User { home, .. } => Some(home),
                 Target::Anyone => None,
@@ -183,9 +250,18 @@ impl<'a> Oracle<'a> {
             Act::Join { .. } | Act::Leave { .. } => who == Who::User(self.event(*y).author),
             _ => false,
         };
-        let record = root.filter(|owner| who == Who::User(*owner)).map(|_| None);
-        record
+        let first = root.filter(|owner| who == Who::User(*owner)).map(|_| None);
+        let records = self.commits().flat_map(|c| {
+            let owner = self.record(Some((c, 0))).map(|r| r.root().owner);
+            let former = self.owner_before(c).map(|(user, _)| user);
+            let former = former.filter(|former| owner.is_some_and(|owner| owner != *former));
+            let is = |user: Option<UserId>| user.is_some_and(|user| who == Who::User(user));
+            let former = is(former) && !self.broken(Broken::FormerOwnerStays);
+            [is(owner).then_some((c, 0)), former.then_some((c, 1))]
+        });
+        first
             .into_iter()
+            .chain(records.flatten().map(Some))
             .chain(self.appearances().filter(is).map(Some))
             .collect()
     }
@@ -203,6 +279,16 @@ impl<'a> Oracle<'a> {
     fn seen(&self, x: A, y: A) -> bool {
         let Some(y) = y else { return false };
         let Some(x) = x else { return true };
+        if self.broken(Broken::LateHasSeenWhatIsSettled)
+            && let Some(settled) = &self.settled
+            && settled.held >> x.0 & 1 == 1
+            && settled.held >> y.0 & 1 == 0
+        {
+            return true;
+        }
+        if self.record(Some(x)).is_some() {
+            return self.before(x, y);
+        }
         if self.broken(Broken::EventCountsTwice) {
             return self.before(x, y);
         }
@@ -211,16 +297,24 @@ impl<'a> Oracle<'a> {
     }
 
     fn rank(&self, c: usize) -> impl Ord + use<> {
-        let tip = self.world.made[c].signed.tip();
+        let tip = self.world.made[c].signed().tip();
         let epoch = if self.broken(Broken::EpochDecidesNoFork) {
             0
         } else {
             tip.epoch
         };
-        (Reverse(epoch), tip.id)
+        let settled = self.settled.as_ref().is_some_and(|settled| {
+            settled.held >> c & 1 == 1
+                && settled.live(c)
+                && !self.broken(Broken::SettledDecidesNoFork)
+        });
+        (Reverse(settled), Reverse(epoch), tip.id)
     }
 
     pub(super) fn live(&self, c: usize) -> bool {
+        if self.world.made[c].record.is_some() {
+            return self.records.contains(&c);
+        }
         let made = &self.world.made[c];
         made.prev.is_none_or(|prev| self.live(prev))
             && self.commits().all(|other| {
@@ -232,7 +326,7 @@ impl<'a> Oracle<'a> {
     fn on_chain(&self, tip: &Tip, c: usize) -> bool {
         self.commits().any(|t| {
             let made = &self.world.made[t];
-            made.signed.id() == tip.id && made.chain >> c & 1 == 1
+            made.record.is_none() && made.signed().id() == tip.id && made.chain >> c & 1 == 1
         })
     }
 
@@ -240,6 +334,12 @@ impl<'a> Oracle<'a> {
 
     fn stands(&self, a: A) -> bool {
         let Some(y) = a else { return true };
+        if self.record(a).is_some() {
+            return self.live(y.0);
+        }
+        if let Some(settled) = self.settled.as_ref().filter(|settled| settled.settles(y)) {
+            return settled.stands(a);
+        }
         match self.memo.borrow().get(&y) {
             Some(Some(known)) => return *known,
             Some(None) => panic!("cyclic dependence at {y:?}"),
@@ -259,6 +359,13 @@ impl<'a> Oracle<'a> {
 
     pub(super) fn verdict(&self, y: (usize, usize)) -> bool {
         self.stands(Some(y))
+    }
+
+    /// Whether `y` is held and what it is about too, so that there is a verdict to keep.
+    fn settles(&self, y: (usize, usize)) -> bool {
+        let target = self.event(y).act.target();
+        let known = |target: EventId| self.appearances().any(|z| self.id(z) == target);
+        self.held >> y.0 & 1 == 1 && target.is_none_or(known)
     }
 
     fn message_author(&self, target: &EventId) -> Option<UserId> {
@@ -406,6 +513,13 @@ impl<'a> Oracle<'a> {
     }
 
     fn kills(&self, x: A, g: A) -> bool {
+        if self.is_former(x) {
+            // It claims more than an owner.
+            return x != g
+                && !self.is_leave(g)
+                && !self.seen(x, g)
+                && (self.gives(g) > self.gives(x) || self.seen(g, x));
+        }
         let joins = matches!(self.act(x), None | Some(Act::Join { .. }));
         let lifting = !self.lifts(x).is_empty()
             && self.gives(x) == Role::None
@@ -414,7 +528,8 @@ impl<'a> Oracle<'a> {
             return false;
         }
         if self.is_leave(x) {
-            return (g.is_some() || self.broken(Broken::LeaveTakesOwnership))
+            let ownership = self.act(g).is_none() && !self.is_former(g);
+            return (!ownership || self.broken(Broken::LeaveTakesOwnership))
                 && !self.seen(x, g)
                 && (self.seen(g, x) || !self.broken(Broken::LeaveTakesOnlyWhatItSaw));
         }
@@ -480,7 +595,7 @@ impl<'a> Oracle<'a> {
         });
         newest
             .max_by_key(|p| {
-                let id = self.world.made[p.0].signed.id();
+                let id = self.world.made[p.0].signed().id();
                 (self.event(*p).claims, id, p.1)
             })
             .and_then(value)

@@ -1,6 +1,6 @@
 //! Histories made by hand or at random: real commits and events, sets of commits as bit masks.
 
-use super::super::Authority;
+use super::super::{Authority, Effects, RecordOutcome};
 use crate::{
     commit::{AuthorityChange, Commit, RawCommit, RootRef, SignedCommit, UnverifiedCommit},
     event::{Act, ContentRef, Event, Grant, Target, Tip},
@@ -10,7 +10,7 @@ use crate::{
         Signature, UserId,
     },
     role::Role,
-    root::{Genesis, Root, direct_conversation},
+    root::{Genesis, Root, SignedRoot, direct_conversation},
     signing::SecretKey,
     time::{Hlc, Timestamp},
 };
@@ -21,6 +21,9 @@ pub(super) const NOW: Timestamp = Timestamp(1_000_000);
 pub(super) fn user(name: char) -> UserId {
     UserId::from_bytes([name as u8; 32])
 }
+
+/// The home that stands for the chain of root records.
+pub(super) const RECORDS: ServerId = ServerId::from_bytes([0; 32]);
 
 pub(super) fn home(name: char) -> ServerId {
     ServerId::from_bytes([name as u8; 32])
@@ -75,7 +78,9 @@ impl Rng {
 /// One commit of a [`World`].
 #[derive(Clone, Debug)]
 pub(super) struct Made {
-    pub(super) signed: SignedCommit,
+    /// None for a root record.
+    pub(super) commit: Option<SignedCommit>,
+    pub(super) record: Option<SignedRoot>,
     pub(super) events: Vec<(EventId, Event)>,
     pub(super) home: ServerId,
     pub(super) prev: Option<usize>,
@@ -85,7 +90,14 @@ pub(super) struct Made {
     pub(super) chain: u128,
 }
 
-/// Everything that was ever committed, dependencies first.
+impl Made {
+    pub(super) fn signed(&self) -> &SignedCommit {
+        self.commit.as_ref().expect("a commit and no record")
+    }
+}
+
+/// Everything that was ever committed, dependencies first; root records too, at a home of their
+/// own.
 #[derive(Clone, Debug)]
 pub(super) struct World {
     pub(super) genesis: Option<Genesis>,
@@ -174,7 +186,7 @@ impl World {
     }
 
     pub(super) fn tip(&self, i: usize) -> Tip {
-        self.made[i].signed.tip()
+        self.made[i].signed().tip()
     }
 
     pub(super) fn newest_of(&self, of: ServerId) -> Option<usize> {
@@ -191,16 +203,18 @@ impl World {
     ) -> usize {
         let prev = how.prev.map(|i| self.made[i].clone());
         let known = prev.as_ref().map_or(0, |p| p.past | p.chain);
-        let tips = self.maximal(self.closed(how.seen) & !known);
-        let past = tips.iter().fold(known, |past, i| {
+        let news = self.closed(how.seen) & !known;
+        let tips = self.maximal(news & !self.records());
+        let record = self.named_record(news);
+        let past = tips.iter().chain(&record).fold(known, |past, i| {
             past | self.made[*i].past | self.made[*i].chain
         });
         let after = prev
             .as_ref()
-            .map_or(Hlc::default(), |p| p.signed.commit().hlc);
+            .map_or(Hlc::default(), |p| p.signed().commit().hlc);
         let mut named: Vec<Tip> = tips.iter().map(|i| self.tip(*i)).collect();
         named.sort_unstable();
-        let root = self
+        let first = self
             .genesis
             .as_ref()
             .filter(|_| prev.is_none())
@@ -208,17 +222,25 @@ impl World {
                 n: 0,
                 id: genesis.id(),
             });
+        let newest = record.and_then(|i| self.made[i].record.as_ref());
+        let root = newest
+            .map(|record| RootRef {
+                n: record.root().n,
+                id: record.id(),
+            })
+            .or(first);
         let change = AuthorityChange { tips: named, root };
         let commit = Commit {
             v: 1,
             conversation: self.conversation(),
             origin: of,
             epoch: how.epoch,
-            seq: prev.as_ref().map_or(0, |p| p.signed.commit().seq + 1),
-            prev: prev.as_ref().map(|p| p.signed.id()),
+            seq: prev.as_ref().map_or(0, |p| p.signed().commit().seq + 1),
+            prev: prev.as_ref().map(|p| p.signed().id()),
             hlc: after.next(Timestamp(how.at_ms)),
             parents: vec![],
-            authority: (prev.is_none() || !change.tips.is_empty()).then_some(change),
+            authority: (prev.is_none() || change.root.is_some() || !change.tips.is_empty())
+                .then_some(change),
             events: events.iter().map(|(id, _)| *id).collect(),
         };
         let raw = RawCommit {
@@ -228,12 +250,98 @@ impl World {
         let i = self.made.len();
         assert!(i < 128, "worlds are masks of 128 bits");
         self.made.push(Made {
-            signed: UnverifiedCommit::decode(raw).unwrap().trusted(),
+            commit: Some(UnverifiedCommit::decode(raw).unwrap().trusted()),
+            record: None,
             events,
             home: of,
             prev: how.prev,
             past,
             chain: prev.as_ref().map_or(0, |p| p.chain) | 1 << i,
+        });
+        i
+    }
+
+    /// Root records among the commits.
+    pub(super) fn records(&self) -> u128 {
+        let is = |i: &usize| self.made[*i].record.is_some();
+        (0..self.made.len())
+            .filter(is)
+            .fold(0, |all, i| all | 1 << i)
+    }
+
+    /// The record that one who knows `mask` names: of the newest the one with the lowest id.
+    fn named_record(&self, mask: u128) -> Option<usize> {
+        let key = |i: &usize| {
+            let record = self.made[*i].record.as_ref()?;
+            Some((std::cmp::Reverse(record.root().n), record.id()))
+        };
+        (0..self.made.len())
+            .filter(|i| (mask & self.records()) >> i & 1 == 1)
+            .min_by_key(key)
+    }
+
+    /// Makes a root record on `prev`, of what one who knows `seen` knows.
+    pub(super) fn record(
+        &mut self,
+        owner: UserId,
+        at: ServerId,
+        seen: u128,
+        prev: Option<usize>,
+    ) -> usize {
+        let below = prev.map_or(0, |p| self.made[p].past | self.made[p].chain);
+        let tips = self.maximal(self.closed(seen) & !self.records());
+        let past = tips.iter().fold(below, |past, i| {
+            past | self.made[*i].past | self.made[*i].chain
+        });
+        let mut frontier: Vec<Tip> = tips.iter().map(|i| self.tip(*i)).collect();
+        frontier.sort_unstable();
+        let mut server = Server::new(self);
+        for i in (0..self.made.len()).filter(|i| past >> i & 1 == 1) {
+            server.take(self, i);
+        }
+        let before = prev.map(|p| server.nodes[p].unwrap());
+        let (members, _) = server
+            .authority
+            .members_below(&server.graph, &frontier, before)
+            .unwrap();
+        let mut chain: Vec<usize> = std::iter::successors(prev, |p| self.made[*p].prev).collect();
+        chain.reverse();
+        let oracle = super::oracle::Oracle::with_records(self, past, None, chain);
+        for leaf in members.leaves() {
+            assert_eq!(oracle.role(leaf.user), leaf.role, "the digest's members");
+        }
+        self.nonce += 1;
+        let mut nonce = [0; 16];
+        nonce[..8].copy_from_slice(&self.nonce.to_be_bytes());
+        let genesis = self.genesis.as_ref().unwrap();
+        let (n, id) = match prev.and_then(|p| self.made[p].record.as_ref()) {
+            Some(record) => (record.root().n, record.id()),
+            None => (0, genesis.id()),
+        };
+        let root = Root {
+            n: n + 1,
+            prev: Some(id),
+            owner,
+            home: at,
+            frontier,
+            digest: Some(members.digest()),
+            nonce: Nonce::from_bytes(nonce),
+            ..genesis.root().clone()
+        };
+        let device = PublicKey::from_bytes([0; 32]);
+        let i = self.made.len();
+        assert!(i < 128, "worlds are masks of 128 bits");
+        self.made.push(Made {
+            commit: None,
+            record: Some(SignedRoot::unsigned(
+                root,
+                crate::root::Made::ByOwner(device),
+            )),
+            events: Vec::new(),
+            home: RECORDS,
+            prev,
+            past,
+            chain: prev.map_or(0, |p| self.made[p].chain) | 1 << i,
         });
         i
     }
@@ -245,6 +353,12 @@ impl World {
             .iter()
             .filter_map(|g| (g.root().owner == who).then_some(g.root().home))
             .collect();
+        let records = (0..self.made.len()).filter(|i| mask >> i & 1 == 1);
+        for record in records.filter_map(|i| self.made[i].record.as_ref()) {
+            if record.root().owner == who {
+                homes.push(record.root().home);
+            }
+        }
         for (_, event) in self.events_of(mask) {
             match &event.act {
                 Act::Grant(Grant {
@@ -346,7 +460,10 @@ impl Server {
         had: impl Fn(usize) -> bool,
     ) -> NodeIx {
         let made = &world.made[i];
-        let node = match self.graph.insert_named(&made.signed) {
+        if let Some(record) = &made.record {
+            return self.take_record(i, record);
+        }
+        let node = match self.graph.insert_named(made.signed()) {
             Inserted::New(node) => node,
             other => panic!("commit {i}: {other:?}"),
         };
@@ -366,6 +483,22 @@ impl Server {
             .map(|(_, (id, event))| (*id, event))
             .collect();
         let effects = self.authority.insert(&self.graph, node, &events);
+        self.note(node, &effects);
+    }
+
+    fn take_record(&mut self, i: usize, record: &SignedRoot) -> NodeIx {
+        match self.authority.insert_record(&mut self.graph, record) {
+            RecordOutcome::Taken { node, effects, .. } => {
+                self.nodes.resize(self.nodes.len().max(i + 1), None);
+                self.nodes[i] = Some(node);
+                self.note(node, &effects);
+                node
+            }
+            other => panic!("record {i}: {other:?}"),
+        }
+    }
+
+    fn note(&mut self, node: NodeIx, effects: &Effects) {
         for change in &effects.changed {
             // A change of the reason alone is not told.
             let was = self.told.insert(change.at, change.now).unwrap();
@@ -412,5 +545,5 @@ impl Server {
 
 /// An id that is lower than a given one is found by trying; used where a fork is to be won.
 pub(super) fn is_lower(a: &Made, b: CommitId) -> bool {
-    a.signed.id() < b
+    a.signed().id() < b
 }

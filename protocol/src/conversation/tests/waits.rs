@@ -18,7 +18,7 @@ fn a_bundle_without_its_prev_waits_and_asks_for_just_what_lacks() {
     }
     let own: Vec<_> = world.homes[2].bundles[1..].to_vec();
     assert!(is_taken(&world.give(1, &own[0])));
-    let Received::Waiting { commits, users } = world.give(1, &own[3]) else {
+    let Received::Waiting { commits, users, .. } = world.give(1, &own[3]) else {
         panic!("it cannot be taken");
     };
     let third = commit_of(&own[2]);
@@ -113,7 +113,7 @@ fn an_event_of_an_unknown_device_waits_for_the_identity_log_and_is_never_void_fo
             }
         };
         let received = world.homes[1].receive(now, &bundle, &devices);
-        let Received::Waiting { commits, users } = received else {
+        let Received::Waiting { commits, users, .. } = received else {
             panic!("the log lacks");
         };
         assert_eq!((commits, users), (vec![], vec![author]));
@@ -139,7 +139,7 @@ fn a_bundle_that_lacks_an_identity_and_a_commit_asks_for_both_at_once() {
         }
     };
     let now = world.time();
-    let Received::Waiting { commits, users } = world.homes[1].receive(now, &second, &devices)
+    let Received::Waiting { commits, users, .. } = world.homes[1].receive(now, &second, &devices)
     else {
         panic!("it cannot be taken");
     };

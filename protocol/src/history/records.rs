@@ -1,0 +1,318 @@
+//! Root records from 1 on in the graph, and what they settle. Source: `spec/04-authority.md`,
+//! section 6.
+//!
+//! A record is a node without events on a chain of its own; what its frontier names is its past. So
+//! *a commit has seen a record*, and *a record has seen a commit*, are asked as among commits.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    BranchIx, Graph, Invalid, NodeIx,
+    causal::Causal,
+    fork::Rank,
+    graph::{Node, Past},
+};
+use crate::{
+    event::Tip,
+    ids::{CommitId, RootId, ServerId},
+    limits::BRANCHES_MAX,
+    root::SignedRoot,
+    time::Hlc,
+};
+
+/// What became of a root record offered to a [`Graph`].
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum InsertedRecord {
+    /// It is in.
+    New(NodeIx),
+    /// It was in already.
+    Duplicate(NodeIx),
+    /// The record before it or commits of its frontier are not held: nothing was kept, offer it
+    /// again once these are.
+    Missing {
+        /// The record before.
+        record: Option<RootId>,
+        /// Commits of the frontier.
+        commits: Vec<CommitId>,
+    },
+    /// It can never be in.
+    Invalid(Invalid),
+    /// One more twin where [`BRANCHES_MAX`] are held, and it does not stand.
+    Surplus,
+}
+
+/// Two records of one number on one record before: proof against the stewards that signed both.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Twins {
+    /// Number of both.
+    pub n: u64,
+    /// The one that stands: the lower id.
+    pub stands: RootId,
+    /// The other, or the best of the others.
+    pub loses: RootId,
+}
+
+/// What a record builds on, once all of it is held.
+#[derive(Clone, Debug)]
+pub(crate) struct Ground {
+    prev: Option<NodeIx>,
+    links: Vec<NodeIx>,
+    /// The past it will have.
+    pub(crate) past: Past,
+}
+
+impl Graph {
+    /// Where a root record is held; record 0 is nowhere.
+    #[must_use]
+    pub fn record(&self, id: &RootId) -> Option<NodeIx> {
+        self.records.get(id).copied()
+    }
+
+    /// The id of the record at `ix`.
+    pub(crate) fn record_id(&self, ix: NodeIx) -> RootId {
+        RootId::from_bytes(*self.node(ix).id().as_bytes())
+    }
+
+    /// What `record` builds on.
+    ///
+    /// # Errors
+    ///
+    /// What became of it instead; nothing was kept.
+    pub(crate) fn ground(&self, record: &SignedRoot) -> Result<Ground, InsertedRecord> {
+        let root = record.root();
+        if let Some(held) = self.record(&record.id()) {
+            return Err(InsertedRecord::Duplicate(held));
+        }
+        let genesis = RootId::from_bytes(*self.conversation().as_bytes());
+        let (Some(before), true) = (root.prev, root.n > 0) else {
+            return Err(InsertedRecord::Invalid(Invalid::Root));
+        };
+        let prev = self.record(&before);
+        let follows = match prev {
+            Some(prev) => self.node(prev).seq() + 1 == root.n,
+            None => before == genesis,
+        };
+        if prev.is_none() && before != genesis {
+            return Err(InsertedRecord::Missing {
+                record: Some(before),
+                commits: Vec::new(),
+            });
+        }
+        if !follows || (prev.is_none() && root.n != 1) {
+            return Err(InsertedRecord::Invalid(Invalid::Root));
+        }
+        let mut commits = Vec::new();
+        let mut links: Vec<NodeIx> = root
+            .frontier
+            .iter()
+            .filter_map(|tip| self.find(&tip.id, &mut commits))
+            .collect();
+        if !commits.is_empty() {
+            return Err(InsertedRecord::Missing {
+                record: None,
+                commits,
+            });
+        }
+        let differs = |(tip, held): (&Tip, &NodeIx)| self.tip(*held) != *tip;
+        if root.frontier.iter().zip(&links).any(differs) {
+            return Err(InsertedRecord::Invalid(Invalid::Tip));
+        }
+        links.extend(prev);
+        let past = self.hypothetical_past(None, &links);
+        Ok(Ground { prev, links, past })
+    }
+
+    /// Takes a record whose `ground` was just asked for.
+    pub(crate) fn insert_record(&mut self, record: &SignedRoot, ground: Ground) -> InsertedRecord {
+        let Ground { prev, links, .. } = ground;
+        let (Ok(seq), Ok(ix)) = (
+            u32::try_from(record.root().n),
+            u32::try_from(self.nodes.len()),
+        ) else {
+            return InsertedRecord::Surplus;
+        };
+        let ix = NodeIx(ix);
+        let id = CommitId::from_bytes(*record.id().as_bytes());
+        let chain = match self.record_chain {
+            Some(chain) => chain,
+            None => {
+                let chain = self.add_home(ServerId::from_bytes([0; 32]));
+                self.record_chain = Some(chain);
+                chain
+            }
+        };
+        let appends = prev.is_some_and(|prev| self.is_last_of_branch(prev));
+        // Each twin takes a majority of stewards that lie, and commits may have named any of them.
+        let twins = self.homes[chain as usize].branches.len();
+        let wins = || {
+            let rank = Rank::new(false, 0, id);
+            let heads = self.heads_at(chain, prev);
+            heads.iter().all(|head| rank < self.rank(*head))
+        };
+        if !appends && twins >= BRANCHES_MAX && !wins() {
+            return InsertedRecord::Surplus;
+        }
+        let branch = match prev {
+            Some(prev) if appends => self.node(prev).branch(),
+            _ => self.add_branch(chain, prev, seq),
+        };
+        let past = self.past_of(prev, appends, &links);
+        self.nodes.push(Node {
+            id,
+            hlc: Hlc::default(),
+            epoch: 0,
+            events: Box::default(),
+            links: links.into_boxed_slice(),
+            seq,
+            branch,
+            prev,
+            past,
+        });
+        self.branches[branch.0 as usize].nodes.push(ix);
+        self.records.insert(record.id(), ix);
+        if !appends {
+            self.choose_standing(chain);
+        }
+        self.settle(ix, &[]);
+        InsertedRecord::New(ix)
+    }
+
+    /// The records that stand, oldest first.
+    pub(crate) fn standing_records(&self) -> Vec<NodeIx> {
+        let leaf = self
+            .record_chain
+            .and_then(|chain| {
+                let standing = self.homes[chain as usize].standing;
+                self.branches.get(standing.0 as usize)?.nodes.last()
+            })
+            .copied();
+        self.records_to(leaf)
+    }
+
+    /// The records up to and with `last`, oldest first.
+    pub(crate) fn records_to(&self, last: Option<NodeIx>) -> Vec<NodeIx> {
+        let mut chain: Vec<NodeIx> =
+            std::iter::successors(last, |at| self.node(*at).prev()).collect();
+        chain.reverse();
+        chain
+    }
+
+    /// Proven twins, oldest first.
+    #[must_use]
+    pub fn twins(&self) -> Vec<Twins> {
+        let mut followers: BTreeMap<Option<NodeIx>, BTreeSet<CommitId>> = BTreeMap::new();
+        for ix in self.records.values() {
+            let node = self.node(*ix);
+            followers.entry(node.prev()).or_default().insert(node.id());
+        }
+        let root = |id: &CommitId| RootId::from_bytes(*id.as_bytes());
+        let mut twins: Vec<Twins> = followers
+            .into_iter()
+            .filter_map(|(prev, ids)| {
+                let mut ids = ids.iter().map(root);
+                Some(Twins {
+                    n: prev.map_or(1, |prev| self.node(prev).seq() + 1),
+                    stands: ids.next()?,
+                    loses: ids.next()?,
+                })
+            })
+            .collect();
+        twins.sort_unstable();
+        twins
+    }
+
+    /// Settles the branches that stand among what lies in `past`, for ever, and chooses anew.
+    pub(crate) fn settle_branches(&mut self, past: &Past) {
+        let homes: Vec<u32> = self.home_indices().collect();
+        for home in &homes {
+            for (branch, to) in self.standing_within(*home, past) {
+                let settled = &mut self.branches[branch.0 as usize].settled_to;
+                *settled = to.max(*settled);
+            }
+        }
+        for home in homes {
+            self.choose_standing(home);
+        }
+    }
+
+    /// Takes back what was settled: another record stands than was thought.
+    pub(crate) fn unsettle_branches(&mut self) {
+        for branch in &mut self.branches {
+            branch.settled_to = branch.start;
+        }
+        let homes: Vec<u32> = self.home_indices().collect();
+        for home in homes {
+            self.choose_standing(home);
+        }
+    }
+
+    /// The standing chain of a home among what lies in `past`: branches, and up to where each.
+    fn standing_within(&self, home: u32, past: &Past) -> Vec<(BranchIx, u32)> {
+        let mark = |branch: BranchIx| past.get(branch.0 as usize).copied().unwrap_or(0);
+        let (mut path, mut prev) = (Vec::new(), None);
+        loop {
+            let within = |head: &NodeIx| {
+                let node = self.node(*head);
+                node.short_seq() < mark(node.branch())
+            };
+            let heads = self.heads_at(home, prev).into_iter().filter(within);
+            let Some(head) = heads.min_by_key(|head| self.rank(*head)) else {
+                return path;
+            };
+            let (branch, from) = (self.node(head).branch(), self.node(head).short_seq());
+            let to = mark(branch);
+            let leaving = &self.homes[home as usize].leaving;
+            let fork = leaving.range((branch, from)..(branch, to)).next();
+            let Some(((_, seq), _)) = fork else {
+                path.push((branch, to));
+                return path;
+            };
+            path.push((branch, seq + 1));
+            prev = self.node_at(branch, *seq);
+        }
+    }
+
+    /// Every branch of a commit's home, with the seq below which it stands.
+    pub(crate) fn standing_of_all(&self) -> impl Iterator<Item = (BranchIx, u32)> + '_ {
+        let records = self.record_chain;
+        (0u32..)
+            .zip(&self.branches)
+            .filter(move |(_, branch)| Some(branch.home) != records)
+            .map(|(ix, branch)| (BranchIx(ix), branch.stands_to))
+    }
+
+    /// The same places, but only what lies in `past` is held: what a record judges by. Parents are
+    /// not followed there. Branches settled by earlier records stay settled.
+    pub(crate) fn restricted(&self, past: &Past) -> Self {
+        let mut graph = self.clone();
+        graph.causal = Causal::default();
+        for (ix, branch) in (0u32..).zip(&mut graph.branches) {
+            let to = Self::mark(past, BranchIx(ix));
+            let kept = to.saturating_sub(branch.start) as usize;
+            branch.nodes.truncate(kept);
+        }
+        let held = |ix: &NodeIx| {
+            let node = self.node(*ix);
+            Self::past_holds(past, node.branch(), node.short_seq())
+        };
+        graph.by_id.retain(|(_, ix)| held(ix));
+        graph.by_event.retain(|(_, ix, _)| held(ix));
+        graph.records.retain(|_, ix| held(ix));
+        let homes: Vec<u32> = graph.home_indices().chain(graph.record_chain).collect();
+        for home in homes {
+            graph.choose_standing(home);
+        }
+        graph
+    }
+
+    fn mark(past: &Past, branch: BranchIx) -> u32 {
+        past.get(branch.0 as usize).copied().unwrap_or(0)
+    }
+
+    /// The homes of commits, without the chain of records.
+    fn home_indices(&self) -> impl Iterator<Item = u32> + use<> {
+        let records = self.record_chain;
+        let count = u32::try_from(self.homes.len()).unwrap_or(u32::MAX);
+        (0..count).filter(move |home| Some(*home) != records)
+    }
+}

@@ -1,0 +1,241 @@
+//! The digest of a root record: a Merkle tree over the members at its frontier, so that one member
+//! is proven without the others. Source: `spec/04-authority.md`, section 6; the tree is that of
+//! RFC 9162, section 2.1, with BLAKE3.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    encoding,
+    ids::{Digest, ServerId, UserId},
+    role::Role,
+};
+
+/// Hashes in the longest proof: a tree of 2^32 members.
+const PATH_MAX: usize = 32;
+
+/// One member as the digest has him.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemberLeaf {
+    /// Who.
+    pub user: UserId,
+    /// His role.
+    pub role: Role,
+    /// The home that speaks for him.
+    pub home: ServerId,
+    /// The event that gives the role, or the record that does.
+    pub grant: Digest,
+}
+
+/// All members at a frontier, by user.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Members(Vec<MemberLeaf>);
+
+/// That a member is among those of a digest: what is beside the way up from his leaf.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Proof {
+    /// His place, from 0.
+    pub index: u64,
+    /// Of how many.
+    pub count: u64,
+    /// Sibling hashes from the leaf up; at most 32.
+    pub path: Vec<Digest>,
+}
+
+impl Members {
+    /// From members in any order; of one user the last counts.
+    #[must_use]
+    pub fn new(members: impl IntoIterator<Item = MemberLeaf>) -> Self {
+        let sorted: std::collections::BTreeMap<UserId, MemberLeaf> =
+            members.into_iter().map(|m| (m.user, m)).collect();
+        Self(sorted.into_values().collect())
+    }
+
+    /// In order of users.
+    #[must_use]
+    pub fn leaves(&self) -> &[MemberLeaf] {
+        &self.0
+    }
+
+    /// The root of the tree.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        let hashes: Vec<Digest> = self.0.iter().map(leaf).collect();
+        root(&hashes)
+    }
+
+    /// The proof for one user; none if he is no member.
+    #[must_use]
+    pub fn prove(&self, user: &UserId) -> Option<Proof> {
+        let index = self.0.binary_search_by_key(user, |m| m.user).ok()?;
+        let hashes: Vec<Digest> = self.0.iter().map(leaf).collect();
+        let mut path = Vec::new();
+        collect(&hashes, index, &mut path);
+        Some(Proof {
+            index: index as u64,
+            count: hashes.len() as u64,
+            path,
+        })
+    }
+}
+
+impl Proof {
+    /// Whether this proves `member` under `digest`. Never more than 32 hashes, whatever it says.
+    #[must_use]
+    pub fn holds(&self, member: &MemberLeaf, digest: &Digest) -> bool {
+        if self.index >= self.count || self.path.len() > PATH_MAX {
+            return false;
+        }
+        let mut path = self.path.iter();
+        let Some(found) = climb(leaf(member), self.index, self.count, &mut path) else {
+            return false;
+        };
+        path.next().is_none() && found == *digest
+    }
+}
+
+fn leaf(member: &MemberLeaf) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&[0]);
+    hasher.update(&encoding::encode(member));
+    Digest::from_bytes(*hasher.finalize().as_bytes())
+}
+
+fn node(left: &Digest, right: &Digest) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&[1]);
+    hasher.update(left.as_bytes());
+    hasher.update(right.as_bytes());
+    Digest::from_bytes(*hasher.finalize().as_bytes())
+}
+
+/// The largest power of two below `count`, which is at least 2.
+const fn split(count: u64) -> u64 {
+    1 << (63 - (count - 1).leading_zeros())
+}
+
+fn root(hashes: &[Digest]) -> Digest {
+    match hashes {
+        [] => Digest::from_bytes(*blake3::hash(b"").as_bytes()),
+        [one] => *one,
+        more => {
+            let (left, right) = more.split_at(at(more.len()));
+            node(&root(left), &root(right))
+        }
+    }
+}
+
+fn at(count: usize) -> usize {
+    usize::try_from(split(count as u64)).unwrap_or(count)
+}
+
+/// Siblings on the way from `index`, the lowest first.
+fn collect(hashes: &[Digest], index: usize, path: &mut Vec<Digest>) {
+    if hashes.len() < 2 {
+        return;
+    }
+    let middle = at(hashes.len());
+    let (left, right) = hashes.split_at(middle);
+    if index < middle {
+        collect(left, index, path);
+        path.push(root(right));
+    } else {
+        collect(right, index - middle, path);
+        path.push(root(left));
+    }
+}
+
+/// The root that follows from a leaf and what is beside its way; none if the way is too short.
+/// Every step takes a hash of the path, so a made-up count costs no more than the path is long.
+fn climb<'a>(
+    hash: Digest,
+    index: u64,
+    count: u64,
+    path: &mut impl Iterator<Item = &'a Digest>,
+) -> Option<Digest> {
+    // From the root down, the sides on which the leaf lies; at most 64 halvings.
+    let (mut at, mut of, mut sides) = (index, count, Vec::new());
+    while of >= 2 {
+        let middle = split(of);
+        sides.push(at >= middle);
+        (at, of) = if at < middle {
+            (at, middle)
+        } else {
+            (at - middle, of - middle)
+        };
+    }
+    sides.into_iter().rev().try_fold(hash, |below, right| {
+        let beside = path.next()?;
+        Some(if right {
+            node(beside, &below)
+        } else {
+            node(&below, beside)
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(n: u8) -> MemberLeaf {
+        MemberLeaf {
+            user: UserId::from_bytes([n; 32]),
+            role: Role::Member,
+            home: ServerId::from_bytes([n / 2; 32]),
+            grant: Digest::from_bytes([n; 32]),
+        }
+    }
+
+    #[test]
+    fn every_member_is_proven_and_nobody_else_with_any_proof() {
+        for count in 0..40 {
+            let members = Members::new((0..count).map(member));
+            let digest = members.digest();
+            for n in 0..count {
+                let proof = members.prove(&member(n).user).unwrap();
+                assert!(proof.holds(&member(n), &digest), "{n} of {count}");
+                assert!(!proof.holds(&member(n + 1), &digest));
+                let promoted = MemberLeaf {
+                    role: Role::Admin,
+                    ..member(n)
+                };
+                assert!(!proof.holds(&promoted, &digest));
+                let longer = Proof {
+                    path: [proof.path.clone(), vec![digest]].concat(),
+                    ..proof.clone()
+                };
+                assert!(!longer.holds(&member(n), &digest));
+                let moved = Proof {
+                    index: proof.index + 1,
+                    ..proof.clone()
+                };
+                assert!(!moved.holds(&member(n), &digest));
+            }
+            assert!(members.prove(&member(count).user).is_none());
+        }
+    }
+
+    #[test]
+    fn order_of_arrival_does_not_matter_and_any_change_does() {
+        let forward = Members::new((0..20).map(member));
+        let backward = Members::new((0..20).rev().map(member));
+        assert_eq!(forward.digest(), backward.digest());
+        assert_ne!(forward.digest(), Members::new((0..19).map(member)).digest());
+        assert_ne!(
+            Members::default().digest(),
+            Members::new([member(0)]).digest()
+        );
+    }
+
+    #[test]
+    fn a_proof_that_claims_a_huge_tree_is_refused() {
+        let proof = Proof {
+            index: u64::MAX - 1,
+            count: u64::MAX,
+            path: vec![Digest::from_bytes([0; 32]); PATH_MAX],
+        };
+        assert!(!proof.holds(&member(1), &Digest::from_bytes([0; 32])));
+    }
+}
