@@ -38,6 +38,13 @@ pub const ATTACHMENT_TEXT_BYTES_MAX: usize = 512;
 pub const ROOT_BYTES_MAX: usize = 128 * 1024;
 /// Stewards of a root record.
 pub const STEWARDS_MAX: usize = 7;
+/// Time without a word from the owner's server after which a steward signs a succession, in
+/// milliseconds: 30 days.
+pub const SUCCESSION_MS: u64 = 30 * 24 * 3_600 * 1_000;
+/// Time after which the owner's home makes a checkpoint, in milliseconds, if there were acts.
+pub const CHECKPOINT_MS: u64 = 24 * 3_600 * 1_000;
+/// Acts after which the owner's home makes a checkpoint.
+pub const CHECKPOINT_ACTS: usize = 1_000;
 /// Bytes of an identity entry or server card.
 pub const ENTRY_BYTES_MAX: usize = 8 * 1024;
 /// Entries of one identity log, side branches included.

@@ -3,9 +3,11 @@
 
 mod digest;
 mod record;
+mod steward;
 
 pub use digest::{MemberLeaf, Members, Proof};
 pub use record::{Made, NotVerified, SignedRoot};
+pub use steward::{Ballot, Choice, Declined, Note, Promise, Proposal, Signed, Steward};
 
 use serde::{Deserialize, Serialize};
 
@@ -68,13 +70,13 @@ pub enum RootSigner {
     },
 }
 
-/// One signature under a root record.
+/// One signature under a root record: over its id, a steward's over its id and the ballot.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct RootSignature {
     /// Who.
     pub by: RootSigner,
-    /// Over the record's id.
+    /// See [`Domain::Root`] and [`Domain::Note`].
     pub signature: Signature,
 }
 
@@ -84,6 +86,9 @@ pub struct RootSignature {
 pub struct RawRoot {
     /// Canonical bytes.
     pub root: Blob,
+    /// The ballot in which the stewards signed; absent in record 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ballot: Option<Ballot>,
     /// At most one by the device or home and one by each steward. In increasing order of `by`.
     pub signatures: Vec<RootSignature>,
 }
@@ -126,6 +131,7 @@ impl Genesis {
             root,
             raw: RawRoot {
                 root: Blob(bytes),
+                ballot: None,
                 signatures,
             },
             device,
@@ -158,6 +164,9 @@ impl Genesis {
         else {
             return Err(DecodeError::Invalid("record 0 is signed by one device").into());
         };
+        if raw.ballot.is_some() {
+            return Err(DecodeError::Invalid("record 0 has no ballot").into());
+        }
         let id = root_id(&raw.root.0);
         signing::verify(&device, Domain::Root, id.as_bytes(), &signature)?;
         Ok(Self {

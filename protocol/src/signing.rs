@@ -17,6 +17,8 @@ pub enum Domain {
     Commit,
     /// A root record, signed over its id.
     Root,
+    /// A steward's note on a root record, signed over its id and the ballot.
+    Note,
     /// An entry of an identity log, signed over its id.
     Identity,
     /// A server card, signed over its id.
@@ -33,6 +35,7 @@ impl Domain {
             Self::Event => b"comity event v1\0",
             Self::Commit => b"comity commit v1\0",
             Self::Root => b"comity root v1\0",
+            Self::Note => b"comity note v1\0",
             Self::Identity => b"comity identity v1\0",
             Self::Card => b"comity card v1\0",
             Self::Session => b"comity session v1\0",

@@ -69,15 +69,20 @@ impl SignedRoot {
         }
         let id = root_id(&raw.root.0);
         let made = made_by(&raw.signatures, &root, before)?;
-        for signature in &raw.signatures {
-            let key = match signature.by {
-                RootSigner::Device(key) | RootSigner::Home(key) => key,
+        let Some(ballot) = raw.ballot else {
+            return Err(DecodeError::Invalid("no ballot").into());
+        };
+        for RootSignature { by, signature } in &raw.signatures {
+            let checked = match by {
+                RootSigner::Device(key) | RootSigner::Home(key) => {
+                    signing::verify(key, Domain::Root, id.as_bytes(), signature)
+                }
                 RootSigner::Steward { server, epoch } => {
-                    key_of(&server, epoch).ok_or(NotVerified::Steward(server))?
+                    let key = key_of(server, *epoch).ok_or(NotVerified::Steward(*server))?;
+                    ballot.check(&id, &key, signature)
                 }
             };
-            signing::verify(&key, Domain::Root, id.as_bytes(), &signature.signature)
-                .map_err(RootError::from)?;
+            checked.map_err(RootError::from)?;
         }
         Ok(Self {
             id,
@@ -137,13 +142,14 @@ impl SignedRoot {
             root,
             raw: RawRoot {
                 root: Blob(bytes),
+                ballot: None,
                 signatures: Vec::new(),
             },
             made,
         }
     }
 
-    /// The bytes of a record and its id, over which every signer signs in [`Domain::Root`].
+    /// The bytes of a record and its id, over which its maker signs in [`Domain::Root`].
     #[must_use]
     pub fn encode(root: &Root) -> (RootId, Blob) {
         let bytes = encoding::encode(root);
@@ -218,7 +224,8 @@ mod tests {
     use super::*;
     use crate::{
         event::Tip,
-        ids::{CommitId, Digest, Nonce, UserId},
+        ids::{CommitId, Digest, Nonce, Signature, UserId},
+        root::{Ballot, Steward},
         signing::SecretKey,
         time::Timestamp,
     };
@@ -270,7 +277,7 @@ mod tests {
                 server: server(*n),
                 epoch: 0,
             };
-            (by, sign(*n))
+            (by, note(&id, root, *n))
         };
         let all = device
             .into_iter()
@@ -282,8 +289,28 @@ mod tests {
         signatures.sort_by_key(|s| s.by);
         RawRoot {
             root: bytes,
+            ballot: Some(BALLOT),
             signatures,
         }
+    }
+
+    const BALLOT: Ballot = Ballot {
+        round: 3,
+        by: ServerId::from_bytes([11; 32]),
+    };
+
+    fn note(id: &RootId, root: &Root, n: u8) -> Signature {
+        let mut steward = Steward::after(root.n - 1);
+        steward.prepare(root.n, BALLOT, vec![]).unwrap();
+        let raw = RawRoot {
+            root: SignedRoot::encode(root).1,
+            ballot: None,
+            signatures: vec![],
+        };
+        let note = steward.propose(root.n, BALLOT, &raw, (0, &key(n)), |_, _| Ok(()));
+        let note = note.unwrap().signature;
+        assert!(BALLOT.check(id, &key(n).public(), &note).is_ok());
+        note
     }
 
     fn verify(raw: RawRoot) -> Result<Made, NotVerified> {
@@ -356,6 +383,12 @@ mod tests {
         let mut raw = signed(&next(), Some(1), None, &[11, 12]);
         raw.signatures[2].signature = raw.signatures[1].signature;
         assert!(is_refused(raw));
+        let mut other_ballot = signed(&next(), Some(1), None, &[11, 12]);
+        other_ballot.ballot = Some(Ballot { round: 4, ..BALLOT });
+        assert!(is_refused(other_ballot), "notes are of one ballot");
+        let mut no_ballot = signed(&next(), Some(1), None, &[11, 12]);
+        no_ballot.ballot = None;
+        assert!(is_refused(no_ballot));
     }
 
     #[test]

@@ -275,6 +275,7 @@ fn raw_root(bytes: &str, device: DeviceKey, signature: &str) -> RawRoot {
         signature: hex(chunk).parse().unwrap(),
     };
     RawRoot {
+        ballot: None,
         root: Blob(unhex(bytes)),
         signatures: unhex(signature).chunks(64).map(one).collect(),
     }

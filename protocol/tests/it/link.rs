@@ -108,6 +108,7 @@ fn bundle() -> Bundle {
 fn frames() -> Vec<Frame> {
     let conversation = CONVERSATION;
     let group = Offer::Group(RawRoot {
+        ballot: None,
         root: Blob(vec![0xa0]),
         signatures: vec![RootSignature {
             by: RootSigner::Device(PublicKey::from_bytes([7; 32])),

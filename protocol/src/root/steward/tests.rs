@@ -1,0 +1,269 @@
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::ids::Blob;
+
+fn server(n: u8) -> ServerId {
+    ServerId::from_bytes([n; 32])
+}
+
+fn key(n: u8) -> SecretKey {
+    SecretKey::from_seed([n; 32])
+}
+
+fn keys(server: &ServerId, epoch: u64) -> Option<PublicKey> {
+    (epoch == 0).then(|| key(server.as_bytes()[0]).public())
+}
+
+fn record(text: u8) -> RawRoot {
+    RawRoot {
+        root: Blob(vec![text]),
+        ballot: None,
+        signatures: Vec::new(),
+    }
+}
+
+fn ballot(round: u64, by: u8) -> Ballot {
+    Ballot {
+        round,
+        by: server(by),
+    }
+}
+
+fn tip(n: u8) -> Tip {
+    Tip {
+        home: server(n),
+        epoch: 0,
+        seq: 0,
+        id: crate::ids::CommitId::from_bytes([n; 32]),
+    }
+}
+
+fn sign(steward: &mut Steward, n: u8, at: Ballot, record: &RawRoot) -> Result<Note, Declined> {
+    steward.propose(1, at, record, (0, &key(n)), |_, _| Ok(()))
+}
+
+#[test]
+fn what_a_majority_may_have_signed_is_proposed_again_and_nothing_else() {
+    let mut stewards = [1, 2, 3].map(|_| Steward::after(0));
+    let low = ballot(1, 8);
+    for steward in &mut stewards[..2] {
+        steward.prepare(1, low, vec![]).unwrap();
+    }
+    sign(&mut stewards[1], 2, low, &record(7)).unwrap();
+    let high = ballot(2, 9);
+    let mut other = Proposal::new(1, high, vec![server(1), server(2), server(3)]);
+    let mut choice = None;
+    for n in [2u8, 3] {
+        let promise = stewards[usize::from(n) - 1]
+            .prepare(1, high, vec![])
+            .unwrap();
+        choice = choice.or(other.promised(server(n), promise));
+    }
+    assert_eq!(choice, Some(Choice::Bound(record(7))));
+}
+
+#[test]
+fn a_free_proposer_is_given_all_that_the_majority_holds() {
+    let at = ballot(1, 1);
+    let mut proposal = Proposal::new(1, at, vec![server(1), server(2), server(3)]);
+    let promise = |tips: Vec<Tip>| Steward::after(0).prepare(1, at, tips).unwrap();
+    assert_eq!(
+        proposal.promised(server(1), promise(vec![tip(1), tip(2)])),
+        None
+    );
+    assert_eq!(proposal.promised(server(9), promise(vec![tip(9)])), None);
+    assert_eq!(proposal.promised(server(1), promise(vec![tip(8)])), None);
+    let choice = proposal.promised(server(3), promise(vec![tip(2), tip(3)]));
+    assert_eq!(choice, Some(Choice::Free(vec![tip(1), tip(2), tip(3)])));
+}
+
+#[test]
+fn a_steward_declines_what_is_decided_outvoted_unpromised_or_invalid() {
+    let mut steward = Steward::after(4);
+    let at = ballot(3, 1);
+    assert_eq!(steward.prepare(4, at, vec![]), Err(Declined::Decided(4)));
+    assert_eq!(steward.prepare(6, at, vec![]), Err(Declined::Behind(5)));
+    let signs = |steward: &mut Steward, at, valid: bool| {
+        let judge = |_: &RawRoot, frontier: &[Tip]| {
+            assert_eq!(frontier, [tip(1)]);
+            valid.then_some(()).ok_or("not valid")
+        };
+        steward.propose(5, at, &record(1), (0, &key(1)), judge)
+    };
+    assert_eq!(signs(&mut steward, at, true), Err(Declined::NotPromised));
+    steward.prepare(5, at, vec![tip(1)]).unwrap();
+    assert_eq!(
+        signs(&mut steward, at, false),
+        Err(Declined::Record("not valid"))
+    );
+    let lower = ballot(2, 9);
+    assert_eq!(
+        signs(&mut steward, lower, true),
+        Err(Declined::Outvoted(at))
+    );
+    assert_eq!(
+        steward.prepare(5, lower, vec![]),
+        Err(Declined::Outvoted(at))
+    );
+    signs(&mut steward, at, true).unwrap();
+    let other = steward.propose(5, at, &record(2), (0, &key(1)), |_, _| Ok(()));
+    assert!(matches!(other, Err(Declined::Record(_))));
+    steward.decided(5);
+    assert_eq!(steward, Steward::after(5));
+    steward.decided(3);
+    assert_eq!(steward.n(), 6);
+}
+
+#[test]
+fn a_note_counts_for_its_record_its_ballot_and_its_steward_only() {
+    let (first, second) = (ballot(1, 1), ballot(2, 1));
+    let stewards = vec![server(1), server(2), server(3)];
+    let mut old = Steward::after(0);
+    old.prepare(1, first, vec![]).unwrap();
+    let early = sign(&mut old, 1, first, &record(1)).unwrap();
+    old.prepare(1, second, vec![]).unwrap();
+    let note = sign(&mut old, 1, second, &record(1)).unwrap();
+    let mut proposal = Proposal::new(1, second, stewards);
+    proposal.propose(record(1));
+    assert_eq!(proposal.noted(server(1), early, keys), Ok(None));
+    assert_eq!(proposal.noted(server(2), note, keys), Err(WrongSignature));
+    assert_eq!(proposal.noted(server(9), note, keys), Ok(None));
+    let relabelled = Note {
+        ballot: second,
+        ..early
+    };
+    assert_eq!(
+        proposal.noted(server(1), relabelled, keys),
+        Err(WrongSignature)
+    );
+    assert_eq!(proposal.noted(server(1), note, keys), Ok(None));
+    assert_eq!(
+        proposal.noted(server(1), note, keys),
+        Ok(None),
+        "twice is once"
+    );
+    let mut last = Steward::after(0);
+    last.prepare(1, second, vec![]).unwrap();
+    let note = sign(&mut last, 3, second, &record(1)).unwrap();
+    let made = proposal.noted(server(3), note, keys).unwrap().unwrap();
+    assert_eq!((made.ballot, made.signatures.len()), (Some(second), 2));
+}
+
+// ---- any schedule ----
+
+#[derive(Clone, Debug)]
+enum Message {
+    Prepare(Ballot),
+    Promise(ServerId, Promise),
+    Propose(Ballot, RawRoot),
+    Note(ServerId, Note),
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((z ^ (z >> 31)) % n as u64).unwrap()
+    }
+}
+
+/// Two or three proposers, each with a record of its own, messages late, lost, repeated and out of
+/// order. Stewards that `forget` lose what they promised and signed now and then.
+fn schedule(seed: u64, count: u8, forget: bool) -> (BTreeSet<Vec<u8>>, u64) {
+    let mut random = Random(seed);
+    let mut stewards: Vec<Steward> = (0..count).map(|_| Steward::after(0)).collect();
+    let names: Vec<ServerId> = (1..=count).map(server).collect();
+    let proposers = 2 + random.below(2);
+    let mut running: Vec<Option<Proposal>> = vec![None; proposers];
+    let (mut rounds, mut post): (u64, Vec<(usize, Message)>) = (0, Vec::new());
+    let mut made = BTreeSet::new();
+    for _ in 0..400 {
+        if post.is_empty() || random.below(12) == 0 {
+            let p = random.below(proposers);
+            rounds += 1 + random.below(2) as u64;
+            let by = 100 + u8::try_from(p).unwrap();
+            let proposal = Proposal::new(1, ballot(rounds, by), names.clone());
+            let ask = Message::Prepare(proposal.ballot());
+            post.extend((0..stewards.len()).map(|s| (s, ask.clone())));
+            running[p] = Some(proposal);
+            continue;
+        }
+        let at = random.below(post.len());
+        let (to, message) = match random.below(10) {
+            // Repeated later, lost, or just delivered.
+            0 => post[at].clone(),
+            _ => post.swap_remove(at),
+        };
+        if random.below(8) == 0 {
+            continue;
+        }
+        let proposer = |ballot: &Ballot| usize::from(ballot.by.as_bytes()[0]) - 100;
+        if forget && random.below(6) == 0 {
+            stewards[random.below(usize::from(count))] = Steward::after(0);
+        }
+        match message {
+            Message::Prepare(ballot) => {
+                if let Ok(promise) = stewards[to].prepare(1, ballot, vec![]) {
+                    post.push((proposer(&ballot), Message::Promise(names[to], promise)));
+                }
+            }
+            Message::Promise(from, promise) => {
+                let Some(proposal) = running[to].as_mut() else {
+                    continue;
+                };
+                let choice = proposal.promised(from, promise);
+                let value = match choice {
+                    Some(Choice::Free(_)) => record(u8::try_from(to).unwrap()),
+                    Some(Choice::Bound(value)) => value,
+                    None => continue,
+                };
+                proposal.propose(value.clone());
+                let ask = Message::Propose(proposal.ballot(), value);
+                post.extend((0..stewards.len()).map(|s| (s, ask.clone())));
+            }
+            Message::Propose(ballot, value) => {
+                let name = names[to].as_bytes()[0];
+                if let Ok(note) = sign(&mut stewards[to], name, ballot, &value) {
+                    post.push((proposer(&ballot), Message::Note(names[to], note)));
+                }
+            }
+            Message::Note(from, note) => {
+                let Some(proposal) = running[to].as_mut() else {
+                    continue;
+                };
+                if let Some(whole) = proposal.noted(from, note, keys).unwrap() {
+                    made.insert(whole.root.0);
+                }
+            }
+        }
+    }
+    (made, rounds)
+}
+
+#[test]
+fn no_schedule_makes_twins_and_most_make_a_record() {
+    let (mut some, mut contested) = (0, 0);
+    for seed in 0..300 {
+        for count in [1, 3, 5] {
+            let (made, rounds) = schedule(seed, count, false);
+            assert!(made.len() <= 1, "SEED={seed} {count} stewards: {made:?}");
+            some += usize::from(!made.is_empty());
+            contested += usize::from(rounds > 3);
+        }
+    }
+    assert!(some > 600, "{some} of 900 made a record");
+    assert!(
+        contested > 600,
+        "{contested} of 900 had more than three rounds"
+    );
+}
+
+#[test]
+fn stewards_that_forget_are_caught_making_twins() {
+    assert!((0..300).any(|seed| schedule(seed, 3, true).0.len() > 1));
+}
