@@ -77,6 +77,15 @@ pub struct Conversation {
 }
 
 impl Conversation {
+    /// The conversation that an offer makes, if it was checked before; `None` if it makes none.
+    #[must_use]
+    pub fn of_offer(offer: &Offer, me: ServerId, epoch: u64) -> Option<Self> {
+        Some(match offer {
+            Offer::Group(raw) => Self::group(&Genesis::verify(raw.clone()).ok()?, me, epoch),
+            Offer::Direct(a, b) => Self::direct(*a, *b, me, epoch),
+        })
+    }
+
     /// A group, by its root record 0. `epoch` is the home's.
     #[must_use]
     pub fn group(genesis: &Genesis, me: ServerId, epoch: u64) -> Self {

@@ -11,6 +11,7 @@ mod entry;
 mod state;
 #[cfg(test)]
 mod tests;
+mod travel;
 
 use std::{
     borrow::Cow,

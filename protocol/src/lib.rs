@@ -8,6 +8,8 @@
 //! - [`name`], [`identity`], [`card`]: who users and servers are, and what they are called.
 //! - [`link`]: replication of one peer link.
 //! - [`conversation`]: history, authority and documents composed.
+//! - [`shard`]: many conversations of one home, and who waits for what in them.
+//! - [`replication`]: all links of one home.
 //! - [`session`]: the protocol between a client and its home server.
 //! - [`history`]: the grow-only set of commits.
 //! - [`document`]: the merge of everything that can change.
@@ -28,8 +30,10 @@ pub mod limits;
 pub mod link;
 pub mod name;
 pub mod place;
+pub mod replication;
 pub mod role;
 pub mod root;
 pub mod session;
+pub mod shard;
 pub mod signing;
 pub mod time;

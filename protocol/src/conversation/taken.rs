@@ -7,7 +7,8 @@ use crate::{
     document::MessageState,
     event::{Act, Event, SignedEvent},
     history::NodeIx,
-    ids::{EventId, ServerId, UserId},
+    ids::{Blob, EventId, ServerId, UserId},
+    link::{Bundle, ContentSlot},
     role::Role,
 };
 
@@ -68,6 +69,32 @@ pub struct Taken {
     /// State fields, `name|` and a user's id for his display name, and the event that holds the
     /// value; none: cleared.
     pub state: Vec<(String, Option<EventId>)>,
+}
+
+impl Taken {
+    /// The bundle that peers get, with the authors whose identity logs it needs.
+    #[must_use]
+    pub fn to_bundle(&self) -> (Bundle, Vec<UserId>) {
+        let mut authors = Vec::new();
+        for event in &self.events {
+            let author = event.event.event().author;
+            if !authors.contains(&author) {
+                authors.push(author);
+            }
+        }
+        let slot = |event: &TakenEvent| match &event.slot {
+            Slot::None => None,
+            Slot::Held(content) => Some(ContentSlot::Held(Blob(content.bytes().to_vec()))),
+            Slot::Gone => Some(ContentSlot::Gone),
+            Slot::Withheld => Some(ContentSlot::Withheld),
+        };
+        let bundle = Bundle {
+            commit: self.commit.to_raw(),
+            events: self.events.iter().map(|e| e.event.to_raw()).collect(),
+            contents: self.events.iter().filter_map(slot).collect(),
+        };
+        (bundle, authors)
+    }
 }
 
 pub(super) const fn is_line(act: &Act) -> bool {

@@ -1,0 +1,210 @@
+//! All links of one server, as a state machine: what is held durably, which peers take part where,
+//! what they offer, and whose identity logs are looked up. Source: `spec/05-links.md`.
+//!
+//! Each peer has a [`Link`]; this machine feeds them with what became durable, takes their effects
+//! and passes on what needs a disk, a conversation or the network. Time is monotonic: only pauses
+//! and patience are measured with it, so a step of the wall clock delays nothing.
+
+mod frontiers;
+mod io;
+mod lookups;
+mod offers;
+mod turn;
+
+pub use io::{Committed, Directory, ForPeers, Input, Judged, Note, Output, Ticket};
+pub use offers::NewConversation;
+pub use turn::conversation_of;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    event::Tip,
+    ids::{ConversationId, ServerId},
+    link::{self, Link, Offer},
+    time::Timestamp,
+};
+
+use frontiers::Frontiers;
+use lookups::Lookups;
+use turn::Turn;
+
+/// Conversations that are being made known at once.
+const OFFERS_MAX: usize = 1_024;
+
+/// One peer.
+#[derive(Debug)]
+pub struct Peer {
+    link: Link,
+    /// Answers that are being taken in: items without a verdict yet, by want.
+    taking: BTreeMap<u64, usize>,
+    /// Positions that moved since they were last stored.
+    moved: BTreeMap<ConversationId, u64>,
+    refused_items: u64,
+}
+
+impl Peer {
+    /// Its link.
+    #[must_use]
+    pub const fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// Items and identity logs of it that were refused for good, since the start.
+    #[must_use]
+    pub const fn refused_items(&self) -> u64 {
+        self.refused_items
+    }
+}
+
+/// All links of one server.
+#[derive(Debug)]
+pub struct Replication {
+    me: ServerId,
+    peers: BTreeMap<ServerId, Peer>,
+    frontiers: Frontiers,
+    lookups: Lookups,
+    /// Conversations that are being made known, and who offered them.
+    offers: BTreeMap<ConversationId, BTreeSet<ServerId>>,
+}
+
+impl Replication {
+    /// The links between this server and its peers, all down.
+    #[must_use]
+    pub fn new(me: ServerId, peers: impl IntoIterator<Item = ServerId>) -> Self {
+        let peer = |peer| Peer {
+            link: Link::new(me, peer),
+            taking: BTreeMap::new(),
+            moved: BTreeMap::new(),
+            refused_items: 0,
+        };
+        let others = peers.into_iter().filter(|peer| *peer != me);
+        Self {
+            me,
+            peers: others.map(|id| (id, peer(id))).collect(),
+            frontiers: Frontiers::default(),
+            lookups: Lookups::default(),
+            offers: BTreeMap::new(),
+        }
+    }
+
+    /// Reads back a stored conversation: the ends of its chains and the other homes of its members.
+    pub fn restore(
+        &mut self,
+        conversation: ConversationId,
+        offer: Offer,
+        tips: Vec<Tip>,
+        homes: impl IntoIterator<Item = ServerId>,
+    ) {
+        let own = tips.iter().filter(|tip| tip.home == self.me);
+        let own = own.map(|tip| tip.seq).max();
+        self.frontiers.know(conversation, offer);
+        self.frontiers.set(&conversation, tips);
+        for home in homes {
+            self.restore_link(&home, link::Input::TakesPart(conversation, own));
+        }
+    }
+
+    /// Reads back that the last member of a peer is gone, who may not have heard of it yet; after
+    /// [`Self::restore`].
+    pub fn restore_ended(
+        &mut self,
+        conversation: ConversationId,
+        peer: ServerId,
+        until: Option<u64>,
+    ) {
+        self.restore_link(&peer, link::Input::TakesPart(conversation, until));
+        self.restore_link(&peer, link::Input::LeftAt(conversation, until));
+    }
+
+    fn restore_link(&mut self, peer: &ServerId, input: link::Input) {
+        if let Some(peer) = self.peers.get_mut(peer) {
+            let mut out = Vec::new();
+            // A link that is down says nothing.
+            peer.link
+                .handle(Timestamp(0), input, &self.frontiers, &mut out);
+            debug_assert!(out.is_empty(), "a link that is down said {out:?}");
+        }
+    }
+
+    /// A peer, by its id.
+    #[must_use]
+    pub fn peer(&self, peer: &ServerId) -> Option<&Peer> {
+        self.peers.get(peer)
+    }
+
+    /// Whether a conversation is known and durable.
+    #[must_use]
+    pub fn knows(&self, conversation: &ConversationId) -> bool {
+        self.frontiers.knows(conversation)
+    }
+
+    /// Applies `input` at monotonic time `now` and appends its effects to `out`.
+    pub fn handle(
+        &mut self,
+        now: Timestamp,
+        input: Input,
+        directory: &mut dyn Directory,
+        out: &mut Vec<Output>,
+    ) {
+        let mut turn = Turn {
+            now,
+            machine: self,
+            directory,
+            out,
+        };
+        match input {
+            Input::Up(peer, nonce) => {
+                if let Some(peer) = turn.machine.peers.get_mut(&peer) {
+                    peer.taking.clear();
+                }
+                turn.link(peer, link::Input::Up(nonce));
+            }
+            Input::Down(peer) => {
+                if let Some(peer) = turn.machine.peers.get_mut(&peer) {
+                    peer.taking.clear();
+                }
+                turn.link(peer, link::Input::Down);
+            }
+            Input::Frame(peer, frame) => turn.link(peer, link::Input::Frame(frame)),
+            Input::Committed(committed) => turn.committed(committed),
+            Input::Judged(ticket, judged) => turn.judged(ticket, judged),
+            Input::Read {
+                peer,
+                session,
+                conversation,
+                bundles,
+            } => {
+                let input = link::Input::Read {
+                    session,
+                    conversation,
+                    bundles,
+                };
+                turn.link(peer, input);
+            }
+            Input::Served {
+                peer,
+                session,
+                id,
+                bundles,
+                next,
+            } => {
+                let input = link::Input::Served {
+                    session,
+                    id,
+                    bundles,
+                    next,
+                };
+                turn.link(peer, input);
+            }
+            Input::Lookup {
+                request,
+                server,
+                query,
+            } => turn.lookup(request, server, &query),
+            Input::Tick { random } => turn.tick(&random),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

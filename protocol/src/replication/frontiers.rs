@@ -1,0 +1,47 @@
+//! The durable frontiers, as links ask for them.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    event::Tip,
+    ids::ConversationId,
+    link::{Offer, World},
+};
+
+/// Conversations and the ends of their chains.
+#[derive(Debug, Default)]
+pub(super) struct Frontiers {
+    conversations: BTreeMap<ConversationId, (Vec<Tip>, Offer)>,
+}
+
+impl Frontiers {
+    pub(super) fn know(&mut self, conversation: ConversationId, offer: Offer) {
+        self.conversations
+            .entry(conversation)
+            .or_insert_with(|| (Vec::new(), offer));
+    }
+
+    pub(super) fn set(&mut self, conversation: &ConversationId, tips: Vec<Tip>) {
+        if let Some((held, _)) = self.conversations.get_mut(conversation) {
+            *held = tips;
+        }
+    }
+
+    pub(super) fn knows(&self, conversation: &ConversationId) -> bool {
+        self.conversations.contains_key(conversation)
+    }
+}
+
+impl World for Frontiers {
+    fn frontier(&self, conversation: &ConversationId) -> Option<Vec<Tip>> {
+        self.conversations
+            .get(conversation)
+            .map(|(tips, _)| tips.clone())
+    }
+
+    fn offer(&self, conversation: &ConversationId) -> Option<Offer> {
+        self.conversations
+            .get(conversation)
+            .map(|(_, offer)| offer.clone())
+    }
+}

@@ -1,0 +1,245 @@
+//! What goes into the machine of all links and what comes out.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::NewConversation;
+use crate::{
+    event::Tip,
+    identity::{IdentityError, IdentityLog},
+    ids::{ConversationId, Nonce, ServerId, UserId},
+    link::{Bundle, Frame, FrameChannel, Offer, Query, Range, Verdict},
+    session::Code,
+};
+
+/// A bundle with the users whose identity logs its receivers need.
+pub type ForPeers = (Bundle, Vec<UserId>);
+
+/// Where a verdict goes.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Ticket {
+    /// To the peer that pushed the item.
+    Pushed {
+        /// The peer.
+        peer: ServerId,
+        /// Of its link.
+        session: u64,
+        /// Number of the push.
+        n: u64,
+    },
+    /// To this server's own fetch.
+    Fetched {
+        /// The peer that was asked.
+        peer: ServerId,
+        /// Of its link.
+        session: u64,
+        /// The want.
+        id: u64,
+    },
+}
+
+impl Ticket {
+    /// The peer that gave the item.
+    #[must_use]
+    pub const fn peer(&self) -> ServerId {
+        match self {
+            Self::Pushed { peer, .. } | Self::Fetched { peer, .. } => *peer,
+        }
+    }
+}
+
+/// What became of a peer's item.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Judged {
+    /// The verdict. After `waiting` another one follows.
+    pub verdict: Verdict,
+    /// Commits that it waits for.
+    pub missing: Vec<Range>,
+    /// Users whose identity logs it waits for.
+    pub users: Vec<UserId>,
+    /// It follows an earlier `waiting`.
+    pub again: bool,
+}
+
+impl Judged {
+    /// A verdict at once.
+    #[must_use]
+    pub const fn of(verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            missing: Vec::new(),
+            users: Vec::new(),
+            again: false,
+        }
+    }
+
+    /// Refused at once.
+    #[must_use]
+    pub const fn refused(code: Code) -> Self {
+        Self::of(Verdict::Refused(code))
+    }
+}
+
+/// What became durable. Told in the order of records.
+#[derive(Clone, Debug)]
+pub enum Committed {
+    /// A conversation is known.
+    Known {
+        /// Which.
+        conversation: ConversationId,
+        /// What makes it known to others.
+        offer: Offer,
+        /// Other homes that take part from the start.
+        peers: BTreeSet<ServerId>,
+    },
+    /// A commit was taken.
+    Commit {
+        /// Where.
+        conversation: ConversationId,
+        /// Ends of all chains held. Strictly increasing.
+        frontier: Vec<Tip>,
+        /// Its seq if it is an own one, with its bundle if somebody is to have it.
+        own: Option<(u64, Option<ForPeers>)>,
+        /// End of the own chain.
+        own_tip: Option<u64>,
+        /// Other homes that take part from here on.
+        joined: Vec<ServerId>,
+        /// Other homes that ceased to.
+        left: Vec<ServerId>,
+    },
+}
+
+/// The identity logs and accounts held here.
+pub trait Directory {
+    /// The log of a user, if held.
+    fn log(&self, user: &UserId) -> Option<Arc<IdentityLog>>;
+    /// The user of an account of this server.
+    fn user_of(&self, handle: &str) -> Option<UserId>;
+    /// Takes a log with news: [`Self::log`] gives it from now on, and it is made durable. Items may
+    /// have waited for it.
+    fn learn(&mut self, log: Arc<IdentityLog>);
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// The link to a peer is up; the nonce is random.
+    Up(ServerId, Nonce),
+    /// It is down.
+    Down(ServerId),
+    /// A frame of a peer came.
+    Frame(ServerId, Frame),
+    /// Something became durable.
+    Committed(Committed),
+    /// Verdict on an [`Output::Judge`].
+    Judged(Ticket, Judged),
+    /// Answer to [`Output::Read`].
+    Read {
+        /// As in the output.
+        peer: ServerId,
+        /// As in the output.
+        session: u64,
+        /// As in the output.
+        conversation: ConversationId,
+        /// Oldest first; none if it cannot be read now.
+        bundles: Vec<ForPeers>,
+    },
+    /// Answer to [`Output::Serve`].
+    Served {
+        /// As in the output.
+        peer: ServerId,
+        /// As in the output.
+        session: u64,
+        /// As in the output.
+        id: u64,
+        /// A prefix of the range.
+        bundles: Vec<ForPeers>,
+        /// The seq to go on with.
+        next: Option<u64>,
+    },
+    /// Somebody here wants to know about a user, of one server or of all that are linked.
+    Lookup {
+        /// Comes back with [`Output::Answered`]; never given before.
+        request: u64,
+        /// Whom to ask.
+        server: Option<ServerId>,
+        /// What.
+        query: Query,
+    },
+    /// Time passed; call at least every second. `random` is uniform.
+    Tick {
+        /// For jitter, one a peer in the order of ids; the last one again if there are too few.
+        random: Vec<u64>,
+    },
+}
+
+/// What the driver does, in the order given.
+#[derive(Debug)]
+pub enum Output {
+    /// Send a frame to a peer; nothing if its link is gone.
+    Send(ServerId, FrameChannel, Frame),
+    /// Close the link to a peer with this reason.
+    Close(ServerId, &'static str),
+    /// Have an item judged by its conversation; answer with [`Input::Judged`].
+    Judge {
+        /// To be given back.
+        ticket: Ticket,
+        /// Where.
+        conversation: ConversationId,
+        /// The item.
+        bundle: Bundle,
+    },
+    /// Read the own chain; answer with [`Input::Read`].
+    Read {
+        /// To be given back.
+        peer: ServerId,
+        /// To be given back.
+        session: u64,
+        /// Where.
+        conversation: ConversationId,
+        /// First seq.
+        from: u64,
+        /// Stop after this many bytes, but not before one item.
+        max_bytes: usize,
+    },
+    /// Serve a range if the peer may have it; answer with [`Input::Served`].
+    Serve {
+        /// Who asks; to be given back.
+        peer: ServerId,
+        /// To be given back.
+        session: u64,
+        /// To be given back.
+        id: u64,
+        /// What.
+        range: Range,
+        /// At most.
+        max_bytes: u64,
+    },
+    /// Make a conversation known that a peer offered.
+    Create(NewConversation),
+    /// A peer stored the own chain up to here.
+    Acked {
+        /// Where.
+        conversation: ConversationId,
+        /// Who.
+        peer: ServerId,
+        /// Its position.
+        seq: Option<u64>,
+    },
+    /// Positions of a peer that moved: store them, without haste.
+    Positions(ServerId, Vec<(ConversationId, u64)>),
+    /// Answer to an [`Input::Lookup`].
+    Answered(u64, Option<Arc<IdentityLog>>),
+    /// For the operator.
+    Note(ServerId, Note),
+}
+
+/// Something odd about a peer.
+#[derive(Debug)]
+pub enum Note {
+    /// An identity log was refused.
+    Identity(IdentityError),
+    /// An offer was not taken, for this reason.
+    Offer(ConversationId, &'static str),
+    /// The peer refused an own commit for good.
+    Refused(ConversationId, u64, Code),
+}

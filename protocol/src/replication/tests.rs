@@ -1,0 +1,231 @@
+//! The machine of all links with a directory in memory.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::*;
+use crate::{
+    commit::{AuthorityChange, Commit},
+    identity::{Genesis as Identity, IdentityLog, Op, Signer},
+    ids::{EventId, Nonce, UserId},
+    link::{Bundle, Frame, Query, Range, VERSION, Verdict},
+    root::{Genesis, Root},
+    signing::SecretKey,
+    time::Hlc,
+};
+
+const T: Timestamp = Timestamp(5_000);
+
+fn server(n: u8) -> ServerId {
+    ServerId::from_bytes([n; 32])
+}
+
+/// A user of server 2 with one device.
+fn user() -> (IdentityLog, SecretKey) {
+    let (key, device) = (SecretKey::from_seed([1; 32]), SecretKey::from_seed([2; 32]));
+    let genesis = Identity {
+        handle: "ada".parse().unwrap(),
+        home: server(2),
+        home_key: key.public(),
+        recovery: None,
+        nonce: Nonce::from_bytes([3; 16]),
+    };
+    let mut log = IdentityLog::genesis(genesis, T, &key);
+    let op = Op::AddDevice {
+        device: device.public(),
+        name: "phone".to_owned(),
+    };
+    log.extend(&log.next(op, T, Signer::Home, &key).unwrap())
+        .unwrap();
+    (log, device)
+}
+
+#[derive(Default)]
+struct Known(BTreeMap<UserId, Arc<IdentityLog>>);
+
+impl Directory for Known {
+    fn log(&self, user: &UserId) -> Option<Arc<IdentityLog>> {
+        self.0.get(user).cloned()
+    }
+
+    fn user_of(&self, _: &str) -> Option<UserId> {
+        None
+    }
+
+    fn learn(&mut self, log: Arc<IdentityLog>) {
+        self.0.insert(log.user(), log);
+    }
+}
+
+struct Here {
+    machine: Replication,
+    known: Known,
+}
+
+impl Here {
+    fn new() -> Self {
+        let machine = Replication::new(server(1), [server(2), server(3)]);
+        let known = Known::default();
+        Self { machine, known }
+    }
+
+    fn input(&mut self, now: Timestamp, input: Input) -> Vec<Output> {
+        let mut out = Vec::new();
+        self.machine.handle(now, input, &mut self.known, &mut out);
+        out
+    }
+
+    fn open(&mut self, peer: u8) {
+        self.input(T, Input::Up(server(peer), Nonce::from_bytes([1; 16])));
+        let hello = Frame::Hello {
+            version: VERSION,
+            server: server(peer),
+            nonce: Nonce::from_bytes([2; 16]),
+        };
+        self.input(T, Input::Frame(server(peer), hello));
+    }
+}
+
+fn asked(out: &[Output]) -> Vec<(u64, Query)> {
+    let of = |output: &Output| match output {
+        Output::Send(_, _, Frame::Lookup { id, query }) => Some((*id, query.clone())),
+        _ => None,
+    };
+    out.iter().filter_map(of).collect()
+}
+
+#[test]
+fn an_offer_is_taken_once_the_log_of_its_owner_came_and_only_if_he_signed_it() {
+    let (log, device) = user();
+    for (signer, taken) in [(device, true), (SecretKey::from_seed([9; 32]), false)] {
+        let root = Root {
+            v: 1,
+            n: 0,
+            prev: None,
+            owner: log.user(),
+            home: server(2),
+            stewards: vec![server(2)],
+            frontier: vec![],
+            digest: None,
+            nonce: Nonce::from_bytes([1; 16]),
+            created_at: T,
+        };
+        let genesis = Genesis::sign(root, &signer);
+        let mut here = Here::new();
+        here.open(2);
+        let frontier = Frame::Frontier {
+            conversation: genesis.conversation(),
+            tips: vec![],
+            offer: Offer::Group(genesis.raw().clone()),
+            reply: false,
+        };
+        let out = here.input(T, Input::Frame(server(2), frontier));
+        let [(id, Query::User(who))] = asked(&out)[..] else {
+            panic!("{out:?}")
+        };
+        assert_eq!(who, log.user());
+        let identity = Some(log.to_travel());
+        let found = Frame::Found { id, identity };
+        let out = here.input(T, Input::Frame(server(2), found));
+        let created = out.iter().any(
+            |o| matches!(o, Output::Create(new) if new.conversation() == genesis.conversation()),
+        );
+        assert_eq!(created, taken);
+    }
+}
+
+#[test]
+fn a_fetched_answer_is_taken_in_once_each_item_has_a_first_verdict() {
+    let mut here = Here::new();
+    let conversation = ConversationId::from_bytes([5; 32]);
+    let (offer, homes) = (
+        Offer::Direct(UserId::from_bytes([1; 32]), UserId::from_bytes([2; 32])),
+        [server(1), server(2)],
+    );
+    here.machine.restore(conversation, offer, vec![], homes);
+    here.open(2);
+    let key = SecretKey::from_seed([3; 32]);
+    let bundle = |seq| {
+        let commit = Commit {
+            v: 1,
+            conversation,
+            origin: server(3),
+            epoch: 1,
+            seq,
+            prev: (seq > 0).then(|| crate::ids::CommitId::from_bytes([1; 32])),
+            hlc: Hlc::new(T, 0),
+            parents: vec![],
+            authority: (seq == 0).then(AuthorityChange::default),
+            events: vec![EventId::from_bytes([1; 32])],
+        };
+        Bundle {
+            commit: commit.sign(&key).to_raw(),
+            events: vec![],
+            contents: vec![],
+        }
+    };
+    let range = |to| Range {
+        conversation,
+        home: server(3),
+        tip: crate::ids::CommitId::from_bytes([4; 32]),
+        from: 0,
+        to,
+    };
+    // A range is asked of who may have it; a second one of the conversation waits for its turn.
+    let pushed = Ticket::Pushed {
+        peer: server(2),
+        session: 1,
+        n: 0,
+    };
+    let mut waiting = Judged::of(Verdict::Waiting);
+    waiting.missing = vec![range(1), range(9)];
+    let out = here.input(T, Input::Judged(pushed, waiting));
+    let want = |out: &[Output]| {
+        out.iter().find_map(|o| match o {
+            Output::Send(_, _, Frame::Want { id, .. }) => Some(*id),
+            _ => None,
+        })
+    };
+    let id = want(&out).unwrap();
+    let have = Frame::Have {
+        id,
+        bundles: vec![bundle(0), bundle(1)],
+        next: None,
+    };
+    let out = here.input(T, Input::Frame(server(2), have));
+    let tickets: Vec<_> = out
+        .iter()
+        .filter_map(|o| match o {
+            Output::Judge { ticket, .. } => Some(*ticket),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(tickets.len(), 2);
+    let first = Judged::of(Verdict::Waiting);
+    let mut again = Judged::of(Verdict::Stored);
+    again.again = true;
+    assert_eq!(want(&here.input(T, Input::Judged(tickets[0], first))), None);
+    assert_eq!(want(&here.input(T, Input::Judged(tickets[0], again))), None);
+    let last = Judged::of(Verdict::Stored);
+    assert!(want(&here.input(T, Input::Judged(tickets[1], last))).is_some());
+}
+
+#[test]
+fn a_lookup_that_nobody_answers_has_no_answer_after_patience() {
+    let mut here = Here::new();
+    let query = Query::User(user().0.user());
+    let lookup = |request| Input::Lookup {
+        request,
+        server: None,
+        query: query.clone(),
+    };
+    let out = here.input(T, lookup(1));
+    assert!(matches!(out[..], [Output::Answered(1, None)]));
+    here.open(2);
+    here.open(3);
+    assert_eq!(asked(&here.input(T, lookup(2))).len(), 2);
+    let tick = || Input::Tick { random: vec![0] };
+    let none = |out: &[Output]| !out.iter().any(|o| matches!(o, Output::Answered(..)));
+    assert!(none(&here.input(T.plus_ms(10_000), tick())));
+    let out = here.input(T.plus_ms(10_001), tick());
+    assert!(out.iter().any(|o| matches!(o, Output::Answered(2, None))));
+}

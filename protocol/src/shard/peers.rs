@@ -1,0 +1,153 @@
+//! What peers bring and what they are given.
+
+use super::{Output, Shard, Store, work::Waiter};
+use crate::{
+    conversation::{CheckedBundle, Received},
+    ids::{ConversationId, DeviceKey, ServerId, UserId},
+    link::{Bundle, Range, Verdict},
+    replication::{ForPeers, Judged, Ticket},
+    time::Timestamp,
+};
+
+impl Shard {
+    /// Judges an item of a peer: answered with [`Output::Judged`], and once more if it waited.
+    pub fn judge(
+        &mut self,
+        now: Timestamp,
+        bundle: Bundle,
+        ticket: Ticket,
+        store: &dyn Store,
+        out: &mut Vec<Output>,
+    ) {
+        let checked = CheckedBundle::check(bundle, |origin, epoch| store.key_of(origin, epoch));
+        let checked = match checked {
+            Ok(checked) => checked,
+            Err(error) => {
+                out.push(Output::Refused(None, error.to_string()));
+                return out.push(Output::Judged(ticket, Judged::refused(error.code())));
+            }
+        };
+        let (id, commit) = (checked.conversation(), checked.commit.id());
+        let open = match self.known(&id, store) {
+            Ok(open) => open,
+            Err(error) => {
+                return out.push(Output::Judged(ticket, Judged::refused(error.code)));
+            }
+        };
+        if open.machine.graph().ix(&commit).is_none()
+            && let Some(error) = store.cannot_store()
+        {
+            return out.push(Output::Judged(ticket, Judged::refused(error.code)));
+        }
+        let devices = |user: &UserId, device: &DeviceKey| store.had_device(user, device);
+        match open.machine.receive(now, checked, &devices) {
+            Received::Taken(all) => {
+                let waiting = open.on_disk.entry(commit).or_default();
+                waiting.push(Waiter::first(ticket));
+                open.answer_given_up(out);
+                for taken in all {
+                    self.taken(id, taken, out);
+                }
+            }
+            Received::Known => match open.on_disk.get_mut(&commit) {
+                Some(waiting) => waiting.push(Waiter::first(ticket)),
+                None => out.push(Output::Judged(ticket, Judged::of(Verdict::Stored))),
+            },
+            Received::Waiting { commits, users, .. } => {
+                let judged = Judged {
+                    verdict: Verdict::Waiting,
+                    missing: commits,
+                    users,
+                    again: false,
+                };
+                out.push(Output::Judged(ticket, judged));
+                open.wait_for_arrival(commit, ticket, out);
+                open.answer_given_up(out);
+            }
+            Received::Refused(code, why) => {
+                out.push(Output::Refused(Some(id), why.to_owned()));
+                out.push(Output::Judged(ticket, Judged::refused(code)));
+            }
+        }
+    }
+
+    /// The durable own chain from a seq on, oldest first; stops beyond this many bytes, but not
+    /// before one item. Empty if it cannot be read now.
+    pub fn read_own(
+        &mut self,
+        id: &ConversationId,
+        from: u64,
+        max_bytes: usize,
+        store: &dyn Store,
+    ) -> Vec<ForPeers> {
+        let me = self.me;
+        let Ok(open) = self.known(id, store) else {
+            return Vec::new();
+        };
+        let graph = open.machine.graph();
+        let Some(tip) = graph.standing_tip(&me) else {
+            return Vec::new();
+        };
+        let (mut served, mut bytes) = (Vec::new(), 0);
+        let to = open.own_tip.unwrap_or(0);
+        for node in (from..=to).map_while(|seq| graph.at_seq(tip, seq)) {
+            let Some(item) = store.bundle(id, &graph.node(node).id(), true) else {
+                break;
+            };
+            bytes += item.0.size();
+            served.push(item);
+            if bytes >= max_bytes {
+                break;
+            }
+        }
+        served
+    }
+
+    /// A range that a peer wants, and the seq to go on with. Somebody who does not take part gets
+    /// what somebody gets who asks for what is not there.
+    pub fn serve(
+        &mut self,
+        peer: &ServerId,
+        range: &Range,
+        max_bytes: u64,
+        store: &dyn Store,
+    ) -> (Vec<ForPeers>, Option<u64>) {
+        let Ok(open) = self.known(&range.conversation, store) else {
+            return (Vec::new(), None);
+        };
+        let takes_part = open.peers.contains(peer);
+        let mut members = open.machine.authority().members();
+        let once_did = members.any(|m| m.home == Some(*peer));
+        if !takes_part && !once_did {
+            return (Vec::new(), None);
+        }
+        let graph = open.machine.graph();
+        let (mut served, mut bytes) = (Vec::new(), 0u64);
+        for node in graph.range(&range.home, &range.tip, range.from..=range.to) {
+            let node = graph.node(node);
+            let Some(item) = store.bundle(&range.conversation, &node.id(), takes_part) else {
+                break;
+            };
+            bytes += item.0.size() as u64;
+            if bytes > max_bytes && !served.is_empty() {
+                return (served, Some(node.seq()));
+            }
+            served.push(item);
+        }
+        (served, None)
+    }
+
+    /// A peer stored the own chain up to here.
+    pub fn acked(
+        &mut self,
+        id: &ConversationId,
+        peer: ServerId,
+        seq: Option<u64>,
+        out: &mut Vec<Output>,
+    ) {
+        // A conversation that is not open has no author waiting to be told.
+        if let Some(open) = self.open.get_mut(id) {
+            open.acked(peer, seq, out);
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! A shard with a store in memory: what it says, and when.
+
+use std::{cell::RefCell, collections::BTreeMap};
+
+use super::*;
+use crate::{
+    event::{Act, Content, Event},
+    ids::{EventId, Nonce, Salt},
+    replication::Ticket,
+    root::{Genesis, Root},
+};
+
+const T0: Timestamp = Timestamp(1_800_000_000_000);
+
+fn server(n: u8) -> ServerId {
+    ServerId::from_bytes([n; 32])
+}
+
+fn server_key(n: u8) -> SecretKey {
+    SecretKey::from_seed([n; 32])
+}
+
+fn owner() -> (UserId, SecretKey) {
+    (UserId::from_bytes([7; 32]), SecretKey::from_seed([7; 32]))
+}
+
+fn genesis(home: u8) -> Genesis {
+    let root = Root {
+        v: 1,
+        n: 0,
+        prev: None,
+        owner: owner().0,
+        home: server(home),
+        stewards: vec![server(home)],
+        frontier: vec![],
+        digest: None,
+        nonce: Nonce::from_bytes([1; 16]),
+        created_at: T0,
+    };
+    Genesis::sign(root, &owner().1)
+}
+
+fn message(n: u8) -> (SignedEvent, Option<SealedContent>) {
+    let (author, key) = owner();
+    let content = Content::text(Salt::from_bytes([n; 16]), "hello");
+    let sealed = SealedContent::seal(&content).unwrap();
+    let event = Event {
+        conversation: genesis(1).conversation(),
+        author,
+        device: key.public(),
+        nonce: Nonce::from_bytes([n; 16]),
+        claims: Role::Member,
+        act: Act::Message {
+            content: sealed.reference(),
+        },
+        sent_at: T0,
+    };
+    (event.sign(&key), Some(sealed))
+}
+
+/// What was stored.
+#[derive(Default)]
+struct Disk {
+    me: u8,
+    known: bool,
+    commits: RefCell<Vec<(crate::commit::SignedCommit, Vec<SignedEvent>)>>,
+    own_end: Option<u64>,
+    /// Peers by the members' rows.
+    homes: Vec<u8>,
+    reads: RefCell<usize>,
+}
+
+impl Store for Disk {
+    fn read(&self, _: &ConversationId) -> Result<Option<Stored>, WireError> {
+        *self.reads.borrow_mut() += 1;
+        if !self.known {
+            return Ok(None);
+        }
+        let mut machine = Conversation::group(&genesis(1), server(self.me), 1);
+        for (commit, events) in self.commits.borrow().iter() {
+            machine.restore(commit, events).unwrap();
+        }
+        let home = |n: &u8| (UserId::from_bytes([*n; 32]), server(*n));
+        Ok(Some(Stored {
+            machine,
+            members: self.homes.iter().map(home).collect(),
+            acked: BTreeMap::new(),
+            own_end: self.own_end,
+        }))
+    }
+
+    fn bundle(&self, _: &ConversationId, _: &CommitId, _: bool) -> Option<ForPeers> {
+        None
+    }
+
+    fn had_device(&self, _: &UserId, device: &DeviceKey) -> Option<bool> {
+        Some(*device == owner().1.public())
+    }
+
+    fn key_of(&self, origin: &ServerId, _: u64) -> Option<PublicKey> {
+        (1..3)
+            .find(|n| server(*n) == *origin)
+            .map(|n| server_key(n).public())
+    }
+
+    fn cannot_store(&self) -> Option<WireError> {
+        None
+    }
+}
+
+impl Disk {
+    fn keep(&self, submission: &Submission) {
+        if let What::Commit { taken, .. } = &submission.what {
+            let events = taken.events.iter().map(|e| e.event.clone()).collect();
+            self.commits
+                .borrow_mut()
+                .push((taken.commit.clone(), events));
+        }
+    }
+}
+
+fn shard(n: u8) -> Shard {
+    Shard::new(server(n), 1, server_key(n))
+}
+
+/// Takes out what is to be stored.
+fn submissions(out: &mut Vec<Output>) -> Vec<Submission> {
+    let (mut found, mut rest) = (Vec::new(), Vec::new());
+    for output in std::mem::take(out) {
+        match output {
+            Output::Store(submission) => found.push(*submission),
+            other => rest.push(other),
+        }
+    }
+    *out = rest;
+    found
+}
+
+fn accepted(out: &[Output]) -> Vec<(ReplyTo, Result<EventId, Code>)> {
+    let of = |output: &Output| match output {
+        Output::Accepted(to, Ok(accepted)) => Some((*to, Ok(accepted.event))),
+        Output::Accepted(to, Err(error)) => Some((*to, Err(error.code))),
+        _ => None,
+    };
+    out.iter().filter_map(of).collect()
+}
+
+fn judged(out: &[Output]) -> Vec<(Verdict, bool)> {
+    let of = |output: &Output| match output {
+        Output::Judged(_, judged) => Some((judged.verdict, judged.again)),
+        _ => None,
+    };
+    out.iter().filter_map(of).collect()
+}
+
+fn known(homes: &[u8]) -> Disk {
+    Disk {
+        me: 1,
+        known: true,
+        homes: homes.to_vec(),
+        ..Disk::default()
+    }
+}
+
+#[test]
+fn nobody_is_told_of_a_conversation_before_it_is_durable() {
+    let (mut shard, mut out) = (shard(1), Vec::new());
+    let disk = Disk::default();
+    let new = NewConversation::Group(Box::new(genesis(1)));
+    shard.create(&new, Some(ReplyTo(1)), &disk, &mut out);
+    shard.create(&new, Some(ReplyTo(2)), &disk, &mut out);
+    let stored = submissions(&mut out);
+    assert_eq!((stored.len(), out.len()), (1, 0));
+    for submission in stored {
+        shard.stored(submission.done, Ok(()), &mut out);
+    }
+    assert!(matches!(
+        out[..],
+        [
+            Output::Created(ReplyTo(1), Ok(())),
+            Output::Created(ReplyTo(2), Ok(()))
+        ]
+    ));
+}
+
+#[test]
+fn a_retry_shares_the_answer_of_the_first_try_and_of_its_commit() {
+    let (mut shard, disk, mut out) = (shard(1), known(&[1]), Vec::new());
+    for reply in [1, 2] {
+        let (event, content) = message(1);
+        shard.send(T0, event, content, ReplyTo(reply), &disk, &mut out);
+    }
+    shard.commit(T0, &mut out);
+    assert!(accepted(&out).is_empty());
+    let stored = submissions(&mut out);
+    assert_eq!(stored.len(), 1);
+    for submission in stored {
+        shard.stored(submission.done, Ok(()), &mut out);
+    }
+    let (event, content) = message(1);
+    let id = event.id();
+    shard.send(T0, event, content, ReplyTo(3), &disk, &mut out);
+    let all = [1, 2, 3].map(|n| (ReplyTo(n), Ok(id)));
+    assert_eq!(accepted(&out), all);
+    assert!(submissions(&mut out).is_empty());
+}
+
+#[test]
+fn what_failed_is_read_back_only_when_nothing_of_it_is_on_its_way() {
+    let (mut shard, disk, mut out) = (shard(1), known(&[1, 2]), Vec::new());
+    let mut peer = Conversation::group(&genesis(1), server(1), 1);
+    let (event, content) = message(9);
+    peer.submit(T0, event, content).unwrap();
+    let foreign = peer.next_commit(T0, &server_key(1)).unwrap();
+    let (event, content) = message(1);
+    shard.send(T0, event, content, ReplyTo(1), &disk, &mut out);
+    shard.commit(T0, &mut out);
+    // A commit of its own that it does not know, as after damage: a second submission.
+    let ticket = Ticket::Fetched {
+        peer: server(2),
+        session: 1,
+        id: 1,
+    };
+    let bundle = foreign.to_bundle().0;
+    shard.judge(T0, bundle.clone(), ticket, &disk, &mut out);
+    let mut stored = submissions(&mut out);
+    assert_eq!(stored.len(), 2);
+    let full = || Err(WireError::new(Code::DiskFull, "full"));
+    shard.stored(stored.remove(0).done, full(), &mut out);
+    assert_eq!(accepted(&out), [(ReplyTo(1), Err(Code::DiskFull))]);
+    assert_eq!(judged(&out), [(Verdict::Refused(Code::DiskFull), false)]);
+    out.clear();
+    let reads = *disk.reads.borrow();
+    let (event, content) = message(2);
+    shard.send(
+        T0,
+        event.clone(),
+        content.clone(),
+        ReplyTo(2),
+        &disk,
+        &mut out,
+    );
+    assert_eq!(accepted(&out), [(ReplyTo(2), Err(Code::Busy))]);
+    assert_eq!(*disk.reads.borrow(), reads);
+    shard.stored(stored.remove(0).done, full(), &mut out);
+    shard.send(T0, event, content, ReplyTo(3), &disk, &mut out);
+    shard.commit(T0, &mut out);
+    assert_eq!(*disk.reads.borrow(), reads + 1);
+    assert_eq!(submissions(&mut out).len(), 1);
+}
+
+#[test]
+fn an_item_that_waits_is_answered_again_once_it_is_durable() {
+    let mut author = Conversation::group(&genesis(1), server(1), 1);
+    let bundles: Vec<_> = (1..3)
+        .map(|n| {
+            let (event, content) = message(n);
+            author.submit(T0, event, content).unwrap();
+            let taken = author.next_commit(T0, &server_key(1)).unwrap();
+            author.durable(&taken.commit.id());
+            taken.to_bundle().0
+        })
+        .collect();
+    let mut disk = known(&[1]);
+    disk.me = 2;
+    let (mut shard, mut out) = (shard(2), Vec::new());
+    let ticket = |n| Ticket::Pushed {
+        peer: server(1),
+        session: 1,
+        n,
+    };
+    shard.judge(T0, bundles[1].clone(), ticket(1), &disk, &mut out);
+    assert_eq!(judged(&out), [(Verdict::Waiting, false)]);
+    out.clear();
+    shard.judge(T0, bundles[0].clone(), ticket(0), &disk, &mut out);
+    let stored = submissions(&mut out);
+    assert_eq!((stored.len(), judged(&out).len()), (2, 0));
+    for submission in stored {
+        disk.keep(&submission);
+        shard.stored(submission.done, Ok(()), &mut out);
+    }
+    let stored = Verdict::Stored;
+    assert_eq!(judged(&out), [(stored, false), (stored, true)]);
+    out.clear();
+    shard.judge(T0, bundles[1].clone(), ticket(2), &disk, &mut out);
+    assert_eq!(judged(&out), [(stored, false)]);
+}
+
+#[test]
+fn nothing_is_committed_on_an_own_chain_that_peers_may_hold_more_of() {
+    let mut disk = known(&[1, 2]);
+    disk.own_end = Some(3);
+    let (mut shard, mut out) = (shard(1), Vec::new());
+    let (event, content) = message(1);
+    shard.send(
+        T0,
+        event.clone(),
+        content.clone(),
+        ReplyTo(1),
+        &disk,
+        &mut out,
+    );
+    assert_eq!(accepted(&out), [(ReplyTo(1), Err(Code::Busy))]);
+    // Without peers nobody holds it.
+    disk.homes = vec![1];
+    let mut shard = Shard::new(server(1), 1, server_key(1));
+    shard.send(T0, event, content, ReplyTo(2), &disk, &mut out);
+    shard.commit(T0, &mut out);
+    assert_eq!(submissions(&mut out).len(), 1);
+}
