@@ -1,15 +1,12 @@
-//! Conversation engines: conversations spread over shards, one thread each. A shard drives the
-//! state machines, makes what they take durable, and answers once it is.
+//! Conversation engines: conversations spread over shards, one thread each. A shard carries out
+//! what its machine says: makes durable what that takes, and answers once it is.
 
-mod bundles;
 mod live;
-mod load;
 mod nonces;
-mod open;
 mod shard;
+mod store;
 
 pub(crate) use nonces::{Claim, Nonces};
-pub(crate) use shard::conversation_of;
 
 use std::{
     sync::{
@@ -24,8 +21,8 @@ use comity_protocol::{
     card::CardChain,
     event::{SealedContent, SignedEvent},
     ids::{ConversationId, EventId, PublicKey, ServerId, UserId},
-    link::{Bundle, Offer, Range, Verdict},
-    root::Genesis,
+    link::{Bundle, Range},
+    replication::{NewConversation, Ticket},
     session::{Accepted, Code, Grantee, WireError},
     signing::SecretKey,
     time::Timestamp,
@@ -33,45 +30,13 @@ use comity_protocol::{
 use comity_storage::{Health, Storage, SubmitError};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{
-    hub::Hub, identities::Identities, records::MemberChange, replication::Replication, rows::Rows,
-};
+use crate::{hub::Hub, identities::Identities, replication::Replication, rows::Rows};
 
 /// Commands waiting for one shard; beyond it senders are told to come again.
 const SHARD_QUEUE: u64 = 8_192;
 
 /// Where an answer goes.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, WireError>>;
-
-/// What became of a peer's item.
-#[derive(Clone, Debug)]
-pub(crate) struct Judged {
-    pub(crate) verdict: Verdict,
-    /// Commits that it waits for.
-    pub(crate) missing: Vec<Range>,
-    /// Users whose identity logs it waits for.
-    pub(crate) users: Vec<UserId>,
-}
-
-impl Judged {
-    pub(crate) const fn of(verdict: Verdict) -> Self {
-        Self {
-            verdict,
-            missing: Vec::new(),
-            users: Vec::new(),
-        }
-    }
-
-    pub(crate) const fn refused(code: Code) -> Self {
-        Self::of(Verdict::Refused(code))
-    }
-}
-
-/// Told of a verdict, and told again if the first one was `Waiting`.
-pub(crate) type OnJudged = Arc<dyn Fn(Judged) + Send + Sync>;
-
-/// Items with the users whose identity logs their receiver needs.
-pub(crate) type Served = Vec<(Bundle, Vec<UserId>)>;
 
 /// What a shard is asked.
 pub(crate) enum Command {
@@ -82,28 +47,28 @@ pub(crate) enum Command {
         claim: Claim,
         reply: Reply<Accepted>,
     },
-    /// A new group, or one that a peer offers.
-    Group { genesis: Genesis, reply: Reply<()> },
-    /// A direct conversation and the homes of the two.
-    Direct {
-        members: [MemberChange; 2],
-        reply: Reply<()>,
+    /// A conversation that is new here; nobody waits for one that a peer offered.
+    Create {
+        new: NewConversation,
+        reply: Option<Reply<()>>,
     },
     /// An item of a peer.
-    Judge { bundle: Bundle, answer: OnJudged },
+    Judge { ticket: Ticket, bundle: Bundle },
     /// The own chain from a seq on.
     ReadOwn {
+        peer: ServerId,
+        session: u64,
         conversation: ConversationId,
         from: u64,
         max_bytes: usize,
-        answer: Box<dyn FnOnce(Served) + Send>,
     },
-    /// A range that a peer wants; the second part of the answer is where to go on.
+    /// A range that a peer wants.
     Serve {
         peer: ServerId,
+        session: u64,
+        id: u64,
         range: Range,
         max_bytes: u64,
-        answer: Box<dyn FnOnce(Served, Option<u64>) + Send>,
     },
     /// A peer stored the own chain up to here.
     Acked {
@@ -137,11 +102,8 @@ pub(crate) enum Command {
 
 /// The end of a submission.
 pub(crate) struct Done {
-    pub(crate) conversation: ConversationId,
-    pub(crate) work: open::Work,
-    pub(crate) result: Result<u64, SubmitError>,
-    /// Which opening of the conversation it is of.
-    pub(crate) broken: Arc<AtomicBool>,
+    done: comity_protocol::shard::Done,
+    result: Result<(), WireError>,
 }
 
 /// What every shard shares.
@@ -336,27 +298,6 @@ impl Engine {
             if shard.commands.send(Command::Drain(done)).is_ok() {
                 let _ = drained.await;
             }
-        }
-    }
-}
-
-/// An offer checked as far as it can be without identity logs.
-pub(crate) enum CheckedOffer {
-    Group(Box<Genesis>),
-    Direct(UserId, UserId),
-}
-
-/// Checks that an offer makes this conversation.
-pub(crate) fn check_offer(conversation: &ConversationId, offer: Offer) -> Option<CheckedOffer> {
-    match offer {
-        Offer::Group(raw) => {
-            let genesis = Genesis::verify(raw).ok()?;
-            (genesis.conversation() == *conversation)
-                .then(|| CheckedOffer::Group(Box::new(genesis)))
-        }
-        Offer::Direct(a, b) => {
-            let id = comity_protocol::root::direct_conversation(&a, &b);
-            (id == *conversation).then_some(CheckedOffer::Direct(a, b))
         }
     }
 }

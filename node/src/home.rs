@@ -24,7 +24,6 @@ use crate::{
     config::ServerKeys,
     engine::{Engine, now},
     gateway::home::{Enroll, Home, Info, Opened, SignIn, SignUp, SignedIn, Who},
-    identities::to_blobs,
     updates::SessionUpdates,
 };
 
@@ -145,7 +144,7 @@ impl HomeServer {
             .identity_log(user)
             .await?
             .ok_or_else(|| not_found("user"))?;
-        let entries: Vec<Blob> = to_blobs(&log);
+        let entries: Vec<Blob> = log.to_travel();
         Ok(Reply::Identity { entries })
     }
 }

@@ -6,11 +6,8 @@ use std::{
 };
 
 use comity_protocol::{
-    encoding,
-    identity::{IdentityError, IdentityLog, RawEntry},
-    ids::{Blob, DeviceKey, UserId},
-    limits::ENTRY_BYTES_MAX,
-    link::Identity,
+    identity::IdentityLog,
+    ids::{DeviceKey, UserId},
 };
 use comity_storage::{ReadError, Record};
 
@@ -21,24 +18,6 @@ use crate::{
 
 /// Logs kept in memory; the others are read again when needed.
 const CACHED_LOGS: usize = 50_000;
-
-/// A signed entry with its framing.
-const RAW_ENTRY_BYTES_MAX: usize = ENTRY_BYTES_MAX + 256;
-
-/// The form in which logs travel and are stored.
-pub(crate) fn to_blobs(log: &IdentityLog) -> Identity {
-    log.entries()
-        .map(|entry| Blob(encoding::encode(entry)))
-        .collect()
-}
-
-/// Reads that form; entries that cannot be read are refused with the log.
-pub(crate) fn from_blobs(blobs: &[Blob]) -> Option<Vec<RawEntry>> {
-    blobs
-        .iter()
-        .map(|blob| encoding::decode(&blob.0, RAW_ENTRY_BYTES_MAX).ok())
-        .collect()
-}
 
 /// All identity logs, behind a cache.
 #[derive(Debug)]
@@ -67,13 +46,14 @@ impl Identities {
         let Some(blobs) = self.rows.identity(user)? else {
             return Ok(None);
         };
-        let log = from_blobs(&blobs).and_then(|raw| IdentityLog::from_trusted(&raw).ok());
+        let log =
+            IdentityLog::read_travel(&blobs).and_then(|raw| IdentityLog::from_trusted(&raw).ok());
         Ok(log.map(|log| self.keep(log)))
     }
 
     /// Takes a log that is durable, or about to be.
-    pub(crate) fn keep(&self, log: IdentityLog) -> Arc<IdentityLog> {
-        let log = Arc::new(log);
+    pub(crate) fn keep(&self, log: impl Into<Arc<IdentityLog>>) -> Arc<IdentityLog> {
+        let log = log.into();
         let mut cache = self.cache();
         if cache.len() >= CACHED_LOGS {
             cache.pop_first();
@@ -98,35 +78,13 @@ impl Identities {
     ) -> Result<Option<bool>, ReadError> {
         Ok(self.get(user)?.map(|log| log.had_device(device)))
     }
+}
 
-    /// Verifies a log from a peer, merges it with what is held and gives the record that makes the
-    /// news durable. `None` if nothing is new.
-    pub(crate) fn learn(&self, blobs: &[Blob]) -> Result<Option<(UserId, Record)>, IdentityError> {
-        let entries = from_blobs(blobs).ok_or(IdentityError::NotGenesis)?;
-        let held = entries
-            .first()
-            .map(|genesis| UserId::from_bytes(*genesis.id().as_bytes()))
-            .and_then(|user| self.get(&user).ok().flatten());
-        let log = match held {
-            None => IdentityLog::verify(&entries)?,
-            Some(held) => {
-                if entries.iter().all(|entry| held.contains(&entry.id())) {
-                    return Ok(None);
-                }
-                let mut log = (*held).clone();
-                for entry in &entries[1..] {
-                    log.extend(entry)?;
-                }
-                log
-            }
-        };
-        let body = IdentityRecord {
-            user: log.user(),
-            entries: to_blobs(&log),
-        };
-        let record = record(kind::IDENTITY, &body, Vec::new());
-        let user = log.user();
-        self.keep(log);
-        Ok(Some((user, record)))
-    }
+/// The record that makes a log durable.
+pub(crate) fn record_of(log: &IdentityLog) -> Record {
+    let body = IdentityRecord {
+        user: log.user(),
+        entries: log.to_travel(),
+    };
+    record(kind::IDENTITY, &body, Vec::new())
 }

@@ -1,94 +1,35 @@
-//! Links to peers: drives the link machines, which decide, over `comity-links`, which carries.
+//! Links to peers: drives their machine, which decides, over `comity-links`, which carries.
 //!
-//! One task owns all machines and the durable frontiers. It never waits for a shard or a peer:
-//! answers come back as events.
+//! One task owns the machine of all links. It never waits for a shard or a peer: answers come back
+//! as events.
 
 mod driver;
-mod identities;
 mod peer;
-mod world;
 
 pub(crate) use driver::{Driver, PeerState};
 
-use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use comity_protocol::{
-    event::Tip,
     identity::IdentityLog,
-    ids::{ConversationId, ServerId, UserId},
-    link::{Bundle, Offer, Query, Range},
+    ids::ServerId,
+    link::Query,
+    replication::{Committed, Input},
 };
 use tokio::sync::{mpsc, oneshot};
-
-use crate::engine::{Judged, Served};
 
 /// Commits told of but not taken up yet, beyond which they are told of without their bundle: the
 /// link reads it from the store when it gets there.
 const BUNDLES_WAITING_MAX: usize = 4_096;
 
-/// A bundle with the users whose identity logs its receivers need.
-pub(crate) type ForPeers = (Bundle, Vec<UserId>);
-
-/// What became durable.
-pub(crate) enum Committed {
-    /// A conversation is known.
-    Known {
-        conversation: ConversationId,
-        offer: Offer,
-        peers: BTreeSet<ServerId>,
-    },
-    /// A commit was taken.
-    Commit {
-        conversation: ConversationId,
-        frontier: Vec<Tip>,
-        /// Its seq if it is an own one, with its bundle if somebody is to have it.
-        own: Option<(u64, Option<ForPeers>)>,
-        own_tip: Option<u64>,
-        joined: Vec<ServerId>,
-        left: Vec<ServerId>,
-    },
-}
-
 /// What the driver hears.
 pub(crate) enum Event {
     Committed(Committed),
-    Judged {
-        peer: ServerId,
-        session: u64,
-        n: u64,
-        judged: Judged,
-    },
-    /// One item of a fetched answer has its first verdict.
-    Took {
-        peer: ServerId,
-        session: u64,
-        id: u64,
-        judged: Judged,
-    },
-    Read {
-        peer: ServerId,
-        session: u64,
-        conversation: ConversationId,
-        bundles: Served,
-    },
-    Served {
-        peer: ServerId,
-        session: u64,
-        id: u64,
-        bundles: Served,
-        next: Option<u64>,
-    },
-    Missing {
-        peer: ServerId,
-        ranges: Vec<Range>,
-        users: Vec<UserId>,
-    },
+    /// An answer to what the machine asked.
+    Answer(Input),
     Lookup {
         server: Option<ServerId>,
         query: Query,

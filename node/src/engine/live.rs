@@ -1,19 +1,21 @@
-//! From a commit that was taken to its record, to what sessions are told, and to what peers get.
+//! From what a shard concluded to its record, and to what sessions are told.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use comity_protocol::{
-    conversation::{Slot as Content, Taken},
+    conversation::{RoleChange, Slot as Content, Taken},
     ids::{Blob, ConversationId, ServerId, UserId},
-    link::{Bundle, ContentSlot},
     role::Role,
     session::{Change, ContentState, Item, Place},
+    shard::What,
 };
 use comity_storage::Record;
 
 use crate::{
     hub::Live,
-    records::{CommitRecord, EventEntry, Marks, MemberChange, Slot, kind, record},
+    records::{
+        CommitRecord, ConversationRecord, EventEntry, Marks, MemberChange, Slot, kind, record,
+    },
     rows::LogKind,
 };
 
@@ -22,6 +24,43 @@ pub(crate) struct Announcement {
     pub(crate) common: Arc<Vec<Live>>,
     pub(crate) own: BTreeMap<UserId, Vec<Live>>,
     pub(crate) users: Arc<Vec<UserId>>,
+}
+
+/// What is made durable, and what sessions are told then.
+pub(super) fn record_of(
+    me: &ServerId,
+    conversation: ConversationId,
+    what: What,
+    users: Arc<Vec<UserId>>,
+) -> (Record, Announcement) {
+    match what {
+        What::Conversation { offer, members } => {
+            let body = ConversationRecord {
+                conversation,
+                offer,
+                at: super::now(),
+                members: members.iter().map(member).collect(),
+            };
+            let told = Announcement {
+                common: Arc::new(vec![Live::Summary(conversation)]),
+                own: BTreeMap::new(),
+                users,
+            };
+            (record(kind::CONVERSATION, &body, Vec::new()), told)
+        }
+        What::Commit { taken, tips, ended } => {
+            let record = to_record(conversation, &taken, tips, ended);
+            (record, announcement(conversation, me, &taken, users))
+        }
+    }
+}
+
+const fn member(role: &RoleChange) -> MemberChange {
+    MemberChange {
+        user: role.user,
+        role: role.role,
+        home: role.home,
+    }
 }
 
 fn place(taken: &Taken, index: u16) -> Place {
@@ -33,7 +72,7 @@ fn place(taken: &Taken, index: u16) -> Place {
 }
 
 /// The record of a commit.
-pub(super) fn to_record(
+fn to_record(
     conversation: ConversationId,
     taken: &Taken,
     tips: Vec<comity_protocol::event::Tip>,
@@ -63,11 +102,6 @@ pub(super) fn to_record(
         };
         (*target, marks)
     });
-    let member = |role: &comity_protocol::conversation::RoleChange| MemberChange {
-        user: role.user,
-        role: role.role,
-        home: role.home,
-    };
     let body = CommitRecord {
         conversation,
         commit: taken.commit.to_raw(),
@@ -91,7 +125,7 @@ pub(super) fn to_record(
 }
 
 /// What sessions are told.
-pub(super) fn announcement(
+fn announcement(
     conversation: ConversationId,
     me: &ServerId,
     taken: &Taken,
@@ -160,37 +194,4 @@ pub(super) fn announcement(
         own,
         users,
     }
-}
-
-/// The bundle that peers get.
-pub(super) fn to_bundle(taken: &Taken) -> (Bundle, Vec<UserId>) {
-    let mut authors = Vec::new();
-    let mut contents = Vec::new();
-    for event in &taken.events {
-        let author = event.event.event().author;
-        if !authors.contains(&author) {
-            authors.push(author);
-        }
-        match &event.slot {
-            Content::None => {}
-            Content::Held(content) => {
-                contents.push(ContentSlot::Held(Blob(content.bytes().to_vec())));
-            }
-            Content::Gone => contents.push(ContentSlot::Gone),
-            Content::Withheld => contents.push(ContentSlot::Withheld),
-        }
-    }
-    let events = taken
-        .events
-        .iter()
-        .map(|event| event.event.to_raw())
-        .collect();
-    (
-        Bundle {
-            commit: taken.commit.to_raw(),
-            events,
-            contents,
-        },
-        authors,
-    )
 }

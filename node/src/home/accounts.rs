@@ -20,8 +20,8 @@ use crate::{
     accounts::{Taken, Token, TokenHash, TokenKind, TokenSecret, canonical},
     engine::{now, submit_error},
     gateway::home::{Enroll, SignIn, SignUp, SignedIn},
-    identities::to_blobs,
-    records::{AccountRecord, IdentityRecord, TokenRecord, kind, record},
+    identities,
+    records::{AccountRecord, TokenRecord, kind, record},
 };
 
 /// A token as it is shown, once.
@@ -74,14 +74,6 @@ fn identity_error(error: &IdentityError) -> WireError {
         _ => Code::Conflict,
     };
     WireError::new(code, error.to_string())
-}
-
-fn identity_record(log: &IdentityLog) -> Record {
-    let body = IdentityRecord {
-        user: log.user(),
-        entries: to_blobs(log),
-    };
-    record(kind::IDENTITY, &body, Vec::new())
 }
 
 impl HomeServer {
@@ -165,7 +157,7 @@ impl HomeServer {
             password,
             created_at: now(),
         };
-        records.push(identity_record(&log));
+        records.push(identities::record_of(&log));
         records.push(record(kind::ACCOUNT, &account, Vec::new()));
         if let Err(error) = self.store(records).await {
             lock(&self.0.registry).release(&handle, user);
@@ -213,7 +205,7 @@ impl HomeServer {
             .next(add, now(), Signer::Home, &key)
             .map_err(|e| identity_error(&e))?;
         log.extend(&entry).map_err(|e| identity_error(&e))?;
-        records.push(identity_record(&log));
+        records.push(identities::record_of(&log));
         self.store(records).await?;
         shared.identities.keep(log);
         Ok(())
@@ -331,7 +323,7 @@ impl HomeServer {
             .next(revoke, now(), Signer::Home, &key)
             .map_err(|e| identity_error(&e))?;
         log.extend(&entry).map_err(|e| identity_error(&e))?;
-        self.store(vec![identity_record(&log)]).await?;
+        self.store(vec![identities::record_of(&log)]).await?;
         let shared = &self.0.engine.shared;
         shared.identities.keep(log);
         let revoked = WireError::new(Code::UnknownDevice, "this device was signed out");

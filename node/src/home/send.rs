@@ -1,17 +1,24 @@
 //! What changes something: sending, creating, opening.
 
 use comity_protocol::{
+    conversation::RoleChange,
     encoding::DecodeError,
     event::{EventError, RawEvent, SealedContent, SignedEvent},
     ids::{Blob, UserId},
     limits::{CONTENT_BYTES_MAX, EVENT_BYTES_MAX},
+    replication::NewConversation,
     role::Role,
     root::{Genesis, RawRoot, direct_conversation},
-    session::{Accepted, Code, Reply, WireError},
+    session::{Code, Reply, WireError},
+    shard::first_answer,
 };
 
 use super::{HomeServer, not_found, unreadable};
-use crate::{engine::Command, gateway::home::Who, items::Items, records::MemberChange};
+use crate::{
+    engine::{self, Command},
+    gateway::home::Who,
+    items::Items,
+};
 
 pub(super) fn decode_error(error: &DecodeError) -> WireError {
     let code = match error {
@@ -29,6 +36,13 @@ fn event_error(error: &EventError) -> WireError {
             Code::WrongSignature,
             "the event's signature is not its device's",
         ),
+    }
+}
+
+fn create(new: NewConversation) -> impl FnOnce(engine::Reply<()>) -> Command {
+    move |reply| Command::Create {
+        new,
+        reply: Some(reply),
     }
 }
 
@@ -62,16 +76,7 @@ impl HomeServer {
             row.void.is_none() || origin() == Some(shared.me)
         });
         if let Some(row) = row {
-            return match row.void {
-                None => Ok(Reply::Accepted(Accepted {
-                    event: known,
-                    place: row.place,
-                })),
-                Some(code) => Err(WireError::new(
-                    Code::NotAllowed,
-                    format!("an act that came first took the right away ({code})"),
-                )),
-            };
+            return first_answer(known, row.place, row.void.as_deref()).map(Reply::Accepted);
         }
         let event = SignedEvent::verify(raw).map_err(|e| event_error(&e))?;
         let it = event.event();
@@ -145,7 +150,10 @@ impl HomeServer {
         let conversation = genesis.conversation();
         self.0
             .engine
-            .ask(&conversation, |reply| Command::Group { genesis, reply })
+            .ask(
+                &conversation,
+                create(NewConversation::Group(Box::new(genesis))),
+            )
             .await?;
         self.summary(conversation, who.user).await
     }
@@ -159,7 +167,7 @@ impl HomeServer {
             .identity_log(user)
             .await?
             .ok_or_else(|| not_found("user"))?;
-        let member = |user, home| MemberChange {
+        let member = |user, home| RoleChange {
             user,
             role: Role::Member,
             home,
@@ -168,7 +176,7 @@ impl HomeServer {
         let conversation = direct_conversation(&who.user, &user);
         self.0
             .engine
-            .ask(&conversation, |reply| Command::Direct { members, reply })
+            .ask(&conversation, create(NewConversation::Direct(members)))
             .await?;
         self.summary(conversation, who.user).await
     }

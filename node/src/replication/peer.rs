@@ -1,36 +1,22 @@
-//! One peer: its machine, its link if it is up, and frames that wait for room.
+//! One peer: its link if it is up, and frames that wait for room.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use comity_links::{Channel, Links, SendError, StaticPeer};
-use comity_protocol::{
-    ids::{ConversationId, ServerId},
-    link::{Frame, FrameChannel, Link, encode_frame},
-};
+use comity_protocol::{ids::ServerId, link::FrameChannel};
 
 /// Bytes that wait for a peer's queue. The windows of the machine bound it far below; a peer whose
 /// frames pass it is not reading.
 const BACKLOG_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// An answer that is being taken in: items without a verdict yet.
-#[derive(Debug)]
-pub(super) struct Taking {
-    pub(super) left: usize,
-}
-
 pub(super) struct Peer {
     pub(super) server: ServerId,
     pub(super) at: StaticPeer,
     pub(super) name: String,
-    pub(super) machine: Link,
     pub(super) link: Option<u64>,
     pub(super) since_ms: u64,
     pub(super) last_error: Option<String>,
-    pub(super) refused_items: u64,
-    pub(super) taking: BTreeMap<u64, Taking>,
-    /// Positions that moved since they were last stored.
-    pub(super) moved: BTreeMap<ConversationId, u64>,
     backlog: [VecDeque<Bytes>; 2],
     backlog_bytes: usize,
 }
@@ -43,18 +29,14 @@ const fn lane(channel: FrameChannel) -> (usize, Channel) {
 }
 
 impl Peer {
-    pub(super) fn new(server: ServerId, at: StaticPeer, name: String, machine: Link) -> Self {
+    pub(super) fn new(server: ServerId, at: StaticPeer, name: String) -> Self {
         Self {
             server,
             at,
             name,
-            machine,
             link: None,
             since_ms: 0,
             last_error: None,
-            refused_items: 0,
-            taking: BTreeMap::new(),
-            moved: BTreeMap::new(),
             backlog: [VecDeque::new(), VecDeque::new()],
             backlog_bytes: 0,
         }
@@ -62,16 +44,15 @@ impl Peer {
 
     pub(super) fn down(&mut self) {
         self.link = None;
-        self.taking.clear();
         self.backlog = [VecDeque::new(), VecDeque::new()];
         self.backlog_bytes = 0;
     }
 
     /// Sends a frame, or keeps it in order until there is room. False if the peer does not read.
-    pub(super) fn send(&mut self, links: &Links, channel: FrameChannel, frame: &Frame) -> bool {
+    pub(super) fn send(&mut self, links: &Links, channel: FrameChannel, bytes: Vec<u8>) -> bool {
         let (lane, channel) = lane(channel);
         let Some(link) = self.link else { return true };
-        let bytes = Bytes::from(encode_frame(frame));
+        let bytes = Bytes::from(bytes);
         if self.backlog[lane].is_empty() {
             match links.try_send(self.at.key, link, channel, bytes.clone()) {
                 Err(SendError::Full { .. }) => {}
