@@ -8,12 +8,14 @@
 mod bundle;
 mod documents;
 mod local;
+mod records;
 mod taken;
 mod waiting;
 
 pub use bundle::{BundleError, CheckedBundle, CheckedEvent, Slot};
 pub use local::Refusal;
-pub use taken::{Homes, RoleChange, Taken, TakenEvent};
+pub use records::{ReceivedRecord, RecordKeys, TakenRecord};
+pub use taken::{Changes, Homes, RoleChange, Taken, TakenEvent};
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -32,6 +34,7 @@ use crate::{
 
 use documents::Documents;
 use local::Queued;
+use records::Records;
 use waiting::{Waiting, WaitsFor};
 
 /// What became of a peer's bundle.
@@ -71,6 +74,7 @@ pub struct Conversation {
     queued: BTreeSet<EventId>,
     in_flight: Option<CommitId>,
     waiting: Waiting,
+    records: Records,
     /// Waited and was given up, with the reason.
     given_up: Vec<(CommitId, Code)>,
     newest: Option<Place>,
@@ -127,6 +131,7 @@ impl Conversation {
             queued: BTreeSet::new(),
             in_flight: None,
             waiting: Waiting::default(),
+            records: Records::default(),
             given_up: Vec::new(),
             newest: None,
         }
@@ -337,18 +342,27 @@ impl Conversation {
             let tip = tips.iter().find(|tip| tip.id == *id)?;
             (tip.home, tip.seq)
         };
+        Some(self.range_up_to(home, *id, to))
+    }
+
+    /// How to ask for a commit that a tip names.
+    fn range_to(&self, tip: &Tip) -> Range {
+        self.range_up_to(tip.home, tip.id, tip.seq)
+    }
+
+    fn range_up_to(&self, home: ServerId, tip: CommitId, to: u64) -> Range {
         let held = self
             .graph
             .standing_tip(&home)
             .map(|node| self.graph.node(node).seq());
         let from = held.map_or(0, |seq| if seq < to { seq + 1 } else { to });
-        Some(Range {
+        Range {
             conversation: self.id,
             home,
-            tip: *id,
+            tip,
             from,
             to,
-        })
+        }
     }
 
     fn take(&mut self, bundle: CheckedBundle) -> Result<Taken, NotTaken> {

@@ -20,7 +20,7 @@ use crate::{
     event::Tip,
     history::{Graph, InsertedRecord, NodeIx, Past},
     ids::{CommitId, Digest, RootId, ServerId},
-    limits::AUTHORITY_TIPS_MAX,
+    limits::{AUTHORITY_TIPS_MAX, CHECKPOINT_ACTS},
     root::{Made, MemberLeaf, Members, Root, SignedRoot},
     time::Timestamp,
 };
@@ -146,6 +146,18 @@ impl Authority {
     pub fn is_settled(&self, at: crate::history::Appearance) -> bool {
         self.entry_at(at)
             .is_some_and(|ix| self.entries[ix.0 as usize].settled.is_some())
+    }
+
+    /// Acts that no record settled yet.
+    #[must_use]
+    pub fn unsettled_acts(&self) -> usize {
+        let settled = |act: &&Act| {
+            let entry = act.entry.map(|ix| &self.entries[ix.0 as usize]);
+            entry.is_some_and(|entry| entry.settled.is_none())
+        };
+        // The newest acts are the last; beyond what makes a checkpoint due nobody counts.
+        let newest = self.acts.iter().rev().filter(settled);
+        newest.take(CHECKPOINT_ACTS).count()
     }
 
     /// What the next record names as its frontier: of each home the newest standing commit that is

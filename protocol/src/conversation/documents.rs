@@ -28,7 +28,8 @@ struct Kept {
     at: Appearance,
     change: Change,
     target: Option<EventId>,
-    /// The author's own message is deleted by it: that counts from void appearances too.
+    /// The author's own message is deleted by it, which counts from void appearances too, or a
+    /// message by a deletion that is settled: contents are erased.
     own: bool,
 }
 
@@ -261,6 +262,40 @@ impl Documents {
         let mut changed = self.changed(graph, touched, &state_touched);
         self.erase_late(events, &mut changed.erase);
         changed
+    }
+
+    /// Takes what a root record changed. Deletions of moderators that it settled erase from now on.
+    pub(super) fn take_record(
+        &mut self,
+        graph: &Graph,
+        authority: &Authority,
+        node: NodeIx,
+        effects: &Effects,
+    ) -> Changed {
+        let mut changed = self.take(graph, authority, node, &[], effects);
+        for target in self.settle_deletions(authority) {
+            self.erased_by_deletion(target, &mut changed.erase);
+        }
+        changed
+    }
+
+    /// The same for a stored record: what it erased is erased.
+    pub(super) fn restore_record(&mut self, authority: &Authority) {
+        self.settle_deletions(authority);
+        self.restored = true;
+    }
+
+    fn settle_deletions(&mut self, authority: &Authority) -> BTreeSet<EventId> {
+        let mut targets = BTreeSet::new();
+        for kept in self.kept.values_mut() {
+            let deletion = matches!(kept.change.kind, ChangeKind::Delete { .. });
+            let settled = deletion && !kept.own && authority.is_settled(kept.at);
+            if settled && authority.verdict(kept.at).stands() {
+                kept.own = true;
+                targets.extend(kept.target);
+            }
+        }
+        targets
     }
 
     /// An edit that comes after the author's deletion changes nothing and may even be void: its

@@ -1,6 +1,6 @@
 //! A commit that became part of the conversation, with everything it changed.
 
-use super::{CheckedBundle, Conversation, Slot};
+use super::{CheckedBundle, Conversation, Slot, documents::Changed};
 use crate::{
     authority::{Effects, Verdict},
     commit::SignedCommit,
@@ -43,6 +43,25 @@ pub struct TakenEvent {
     pub void: Option<&'static str>,
     /// It is a line of its own: everything but edits, deletions and reactions.
     pub shown: bool,
+}
+
+/// What a root record changed of what was there before.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Events that do not count any more, with the reason's code.
+    pub voided: Vec<(EventId, &'static str)>,
+    /// Events that count now.
+    pub stands_again: Vec<EventId>,
+    /// Messages that read otherwise now.
+    pub touched: Vec<(EventId, MessageState)>,
+    /// Events whose contents are to be erased, for good.
+    pub erase: Vec<EventId>,
+    /// Roles that changed.
+    pub roles: Vec<RoleChange>,
+    /// Homes that began or ceased to take part.
+    pub homes: Homes,
+    /// State fields, as in [`Taken::state`].
+    pub state: Vec<(String, Option<EventId>)>,
 }
 
 /// A commit and what it changed.
@@ -125,6 +144,31 @@ impl Conversation {
         let changed = self
             .documents
             .take(&self.graph, &self.authority, node, &named, &effects);
+        let (verdicts, changes) = self.changes(effects, changed);
+        let events = bundle.events.into_iter().zip(verdicts);
+        let events = events.map(|(event, verdict)| TakenEvent {
+            shown: is_line(&event.event.event().act),
+            event: event.event,
+            slot: event.slot,
+            void: void_code(verdict),
+        });
+        Taken {
+            commit: bundle.commit,
+            events: events.collect(),
+            late,
+            voided: changes.voided,
+            stands_again: changes.stands_again,
+            touched: changes.touched,
+            erase: changes.erase,
+            roles: changes.roles,
+            homes: changes.homes,
+            state: changes.state,
+        }
+    }
+
+    /// What follows from verdicts and documents for those who read, and the verdicts of the new
+    /// events themselves.
+    pub(super) fn changes(&self, effects: Effects, changed: Changed) -> (Vec<Verdict>, Changes) {
         let Effects {
             verdicts,
             changed: verdict_changes,
@@ -149,29 +193,19 @@ impl Conversation {
             role: change.now,
             home: self.home_of(&change.user),
         });
-        let roles = roles.collect();
-        let events = bundle.events.into_iter().zip(verdicts);
-        let events = events.map(|(event, verdict)| TakenEvent {
-            shown: is_line(&event.event.event().act),
-            event: event.event,
-            slot: event.slot,
-            void: void_code(verdict),
-        });
-        Taken {
-            commit: bundle.commit,
-            events: events.collect(),
-            late,
+        let changes = Changes {
             voided,
             stands_again,
             touched: changed.touched,
             erase: changed.erase,
-            roles,
+            roles: roles.collect(),
             homes: Homes {
                 joined: homes_began,
                 left: homes_ceased,
             },
             state: changed.state,
-        }
+        };
+        (verdicts, changes)
     }
 
     /// The home a user is, or was last, bound to here.

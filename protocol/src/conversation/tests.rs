@@ -6,5 +6,6 @@ mod direct;
 mod erase;
 mod hostile;
 mod local;
+mod records;
 mod waits;
 mod world;

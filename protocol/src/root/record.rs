@@ -156,6 +156,12 @@ impl SignedRoot {
         (root_id(&bytes), Blob(bytes))
     }
 
+    /// The id of a record in bytes from outside, whatever they are.
+    #[must_use]
+    pub fn id_of(raw: &RawRoot) -> RootId {
+        root_id(&raw.root.0)
+    }
+
     /// The record's id.
     #[must_use]
     pub const fn id(&self) -> RootId {

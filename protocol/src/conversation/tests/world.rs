@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     commit::{Commit, SignedCommit},
     conversation::{
-        BundleError, CheckedBundle, Conversation, Devices, Received, Refusal, Slot, Taken,
+        BundleError, Changes, CheckedBundle, Conversation, Devices, Received, Refusal, Slot, Taken,
+        TakenRecord,
     },
     document::MessageState,
     event::{Act, Content, Event, Grant, SealedContent, SignedEvent, Target, Tip},
@@ -158,6 +159,30 @@ impl Home {
         let id = signed.0.id();
         self.machine.submit(now, signed.0, signed.1)?;
         Ok(id)
+    }
+
+    /// Takes note of what a root record changed, as a driver does.
+    pub(super) fn note_record(&mut self, taken: &TakenRecord) {
+        let Changes {
+            voided,
+            stands_again,
+            touched,
+            erase,
+            roles,
+            state,
+            ..
+        } = &taken.changes;
+        assert!(state.is_empty(), "no record here voids a state");
+        for (event, _) in voided {
+            self.shown.remove(event);
+        }
+        let again = stands_again.iter();
+        self.shown
+            .extend(again.filter(|id| self.lines.contains(id)));
+        self.states.extend(touched.iter().cloned());
+        self.erased.extend(erase);
+        self.roles
+            .extend(roles.iter().map(|change| (change.user, change.role)));
     }
 
     pub(super) fn role(&self, user: &User) -> Role {

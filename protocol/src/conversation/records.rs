@@ -1,0 +1,340 @@
+//! Root records of a conversation: taking those of others, and making the owner's.
+//! Source: `spec/04-authority.md`, section 6.
+
+use std::collections::BTreeMap;
+
+use super::{Changes, Conversation, Devices};
+use crate::{
+    authority::RecordOutcome,
+    commit::RootRef,
+    event::Tip,
+    ids::{CommitId, Nonce, PublicKey, RootId, ServerId, UserId},
+    limits::{BRANCHES_MAX, CHECKPOINT_ACTS, CHECKPOINT_MS, ROOT_BYTES_MAX},
+    link::{Offer, Range},
+    root::{
+        Ballot, Made, NotVerified, Proposal, RawRoot, Root, RootSignature, RootSigner, SignedRoot,
+        Steward,
+    },
+    session::Code,
+    signing::{Domain, SecretKey},
+    time::Timestamp,
+};
+
+impl std::fmt::Debug for RecordKeys<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RecordKeys").finish_non_exhaustive()
+    }
+}
+
+/// What records are checked with. Each gives none while the log or card is not held.
+#[derive(Clone, Copy)]
+pub struct RecordKeys<'a> {
+    /// The key of a server's epoch.
+    pub server: &'a dyn Fn(&ServerId, u64) -> Option<PublicKey>,
+    /// Whether a device's key occurs in a user's identity log.
+    pub device: &'a Devices<'a>,
+    /// Whether a home's key does.
+    pub home: &'a Devices<'a>,
+}
+
+/// A root record that became part of the conversation, and what it changed.
+#[derive(Debug)]
+pub struct TakenRecord {
+    /// The record as it travels.
+    pub raw: RawRoot,
+    /// Its number and id.
+    pub record: RootRef,
+    /// Whether it stands; else a twin does, and both are proof.
+    pub stands: bool,
+    /// What it changed.
+    pub changes: Changes,
+}
+
+/// What became of a root record.
+#[derive(Debug)]
+pub enum ReceivedRecord {
+    /// It is part of the conversation now.
+    Taken(Box<TakenRecord>),
+    /// It was before.
+    Known,
+    /// Kept in memory until these are had.
+    Waiting {
+        /// The record before, or it is the card of a steward.
+        record: Option<RootId>,
+        /// Commits of its frontier.
+        commits: Vec<Range>,
+        /// The user whose identity log is not held, or lacks the key.
+        users: Vec<UserId>,
+    },
+    /// Refused for good.
+    Refused(Code, &'static str),
+}
+
+/// Records held, and those that wait.
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    held: BTreeMap<RootId, SignedRoot>,
+    waiting: BTreeMap<RootId, RawRoot>,
+}
+
+impl Conversation {
+    /// The record that this one is to follow, if it is held.
+    fn record_before(&self, id: &RootId) -> Option<Root> {
+        if let Some(record) = self.records.held.get(id) {
+            return Some(record.root().clone());
+        }
+        let Offer::Group(genesis) = &self.offer else {
+            return None;
+        };
+        (id.as_bytes() == self.id.as_bytes())
+            .then(|| crate::encoding::decode(&genesis.root.0, ROOT_BYTES_MAX).ok())?
+    }
+
+    /// The newest record that stands, if this is a group.
+    #[must_use]
+    pub fn newest_record(&self) -> Option<(RootRef, Root)> {
+        let newest = self.authority.newest_record(&self.graph)?;
+        Some((newest, self.record_before(&newest.id)?))
+    }
+
+    /// Held records from number `from` on, dependencies first: for peers that lack them.
+    pub fn records_from(&self, from: u64) -> impl Iterator<Item = &RawRoot> + '_ {
+        let mut held: Vec<&SignedRoot> = self.records.held.values().collect();
+        held.sort_unstable_by_key(|record| (record.root().n, record.id()));
+        held.into_iter()
+            .filter(move |record| record.root().n >= from)
+            .map(SignedRoot::raw)
+    }
+
+    /// Takes a root record from outside.
+    pub fn receive_record(&mut self, raw: RawRoot, keys: &RecordKeys<'_>) -> ReceivedRecord {
+        let id = SignedRoot::id_of(&raw);
+        if self.records.held.contains_key(&id) {
+            return ReceivedRecord::Known;
+        }
+        let Ok(root) = SignedRoot::decode(&raw) else {
+            return ReceivedRecord::Refused(Code::Malformed, "no root record");
+        };
+        let waiting = |record, commits, users| ReceivedRecord::Waiting {
+            record,
+            commits,
+            users,
+        };
+        let Some(before_id) = root.prev else {
+            return ReceivedRecord::Refused(Code::Malformed, "record 0 makes a conversation");
+        };
+        let Some(before) = self.record_before(&before_id) else {
+            self.keep_record(id, raw);
+            return waiting(Some(before_id), Vec::new(), Vec::new());
+        };
+        let signed = match SignedRoot::verify(raw.clone(), &before_id, &before, keys.server) {
+            Ok(signed) => signed,
+            Err(NotVerified::Steward(_)) => {
+                self.keep_record(id, raw);
+                return waiting(None, Vec::new(), Vec::new());
+            }
+            Err(NotVerified::Refused(_)) => {
+                return ReceivedRecord::Refused(
+                    Code::WrongSignature,
+                    "not signed by the right ones",
+                );
+            }
+        };
+        let known = match signed.made() {
+            Made::ByOwner(device) => (keys.device)(&before.owner, &device),
+            Made::ByHome(key) => (keys.home)(&before.owner, &key),
+            Made::Succession => Some(true),
+        };
+        // A key that is in no entry held here may be in one that is not held yet.
+        if known != Some(true) {
+            self.keep_record(id, raw);
+            return waiting(None, Vec::new(), vec![before.owner]);
+        }
+        match self.take_record(signed) {
+            Ok(taken) => ReceivedRecord::Taken(Box::new(taken)),
+            Err(RecordOutcome::Missing { record, commits }) => {
+                let ranges = self.ranges_of(&root.frontier, &commits);
+                self.keep_record(id, raw);
+                waiting(record, ranges, Vec::new())
+            }
+            Err(RecordOutcome::Refused(why)) => ReceivedRecord::Refused(Code::Conflict, why),
+            Err(_) => ReceivedRecord::Known,
+        }
+    }
+
+    /// Takes records that waited for what came meanwhile.
+    pub fn release_records(&mut self, keys: &RecordKeys<'_>) -> Vec<TakenRecord> {
+        let mut all = Vec::new();
+        loop {
+            let before = all.len();
+            for (_, raw) in std::mem::take(&mut self.records.waiting) {
+                if let ReceivedRecord::Taken(taken) = self.receive_record(raw, keys) {
+                    all.push(*taken);
+                }
+            }
+            if all.len() == before {
+                return all;
+            }
+        }
+    }
+
+    /// Whether records wait for something.
+    #[must_use]
+    pub fn has_waiting_records(&self) -> bool {
+        !self.records.waiting.is_empty()
+    }
+
+    /// Records come one a day; who sends more that fit nowhere displaces those.
+    fn keep_record(&mut self, id: RootId, raw: RawRoot) {
+        if self.records.waiting.len() >= BRANCHES_MAX {
+            self.records.waiting.pop_first();
+        }
+        self.records.waiting.insert(id, raw);
+    }
+
+    fn ranges_of(&self, frontier: &[Tip], missing: &[CommitId]) -> Vec<Range> {
+        let lacking = frontier.iter().filter(|tip| missing.contains(&tip.id));
+        lacking.map(|tip| self.range_to(tip)).collect()
+    }
+
+    fn take_record(&mut self, signed: SignedRoot) -> Result<TakenRecord, RecordOutcome> {
+        let raw = signed.raw().clone();
+        let record = RootRef {
+            n: signed.root().n,
+            id: signed.id(),
+        };
+        match self.authority.insert_record(&mut self.graph, &signed) {
+            RecordOutcome::Taken {
+                node,
+                stands,
+                effects,
+            } => {
+                self.records.held.insert(signed.id(), signed);
+                let changed =
+                    self.documents
+                        .take_record(&self.graph, &self.authority, node, &effects);
+                Ok(TakenRecord {
+                    raw,
+                    record,
+                    stands,
+                    changes: self.changes(effects, changed).1,
+                })
+            }
+            other => Err(other),
+        }
+    }
+
+    /// Takes a stored record back in, where it was stored among the commits. Nothing new follows.
+    ///
+    /// # Errors
+    ///
+    /// The reason, if the store gives what it never took.
+    pub fn restore_record(&mut self, raw: RawRoot) -> Result<(), String> {
+        let root = SignedRoot::decode(&raw).map_err(|error| error.to_string())?;
+        let before = root.prev.and_then(|id| self.record_before(&id));
+        let before = before.ok_or("a stored record follows nothing")?;
+        let signed = SignedRoot::from_trusted(raw, &before).map_err(|error| error.to_string())?;
+        match self.authority.insert_record(&mut self.graph, &signed) {
+            RecordOutcome::Taken { .. } => {
+                self.documents.restore_record(&self.authority);
+                self.records.held.insert(signed.id(), signed);
+                Ok(())
+            }
+            RecordOutcome::Known => Ok(()),
+            other => Err(format!("a stored record is {other:?}")),
+        }
+    }
+
+    /// Whether this home is to make a checkpoint: it is the owner's and the only steward, there were
+    /// acts since the last, and they are many or it is a day.
+    #[must_use]
+    pub fn checkpoint_due(&self, now: Timestamp) -> bool {
+        let Some((_, root)) = self.newest_record() else {
+            return false;
+        };
+        if root.home != self.me || root.stewards != [self.me] {
+            return false;
+        }
+        let acts = self.authority.unsettled_acts();
+        if acts == 0 {
+            return false;
+        }
+        let day = now.0 >= root.created_at.plus_ms(CHECKPOINT_MS).0;
+        // What a cut names and nobody gave yet is waited for: settled without it, it lets nothing
+        // stand.
+        let whole = self.authority.unheld_cuts().next().is_none();
+        let late = now.0 >= root.created_at.plus_ms(2 * CHECKPOINT_MS).0;
+        (acts >= CHECKPOINT_ACTS || day) && (whole || late)
+    }
+
+    /// The record that would follow now, of all that is held: a checkpoint until it is changed. None
+    /// in a direct conversation.
+    #[must_use]
+    pub fn next_root(&self, now: Timestamp, nonce: Nonce) -> Option<Root> {
+        let (newest, root) = self.newest_record()?;
+        let frontier = self.authority.frontier_for_record(&self.graph, now);
+        let (members, _) = self.authority.members_at(&self.graph, &frontier)?;
+        Some(Root {
+            n: newest.n + 1,
+            prev: Some(newest.id),
+            frontier,
+            digest: Some(members.digest()),
+            nonce,
+            created_at: now,
+            ..root
+        })
+    }
+
+    /// Makes a checkpoint where this home is the only steward: signed with the key by which it
+    /// speaks for the owner, and noted with its own of `epoch`. None if it is not this home's to
+    /// make, or not valid.
+    pub fn make_checkpoint(
+        &mut self,
+        now: Timestamp,
+        nonce: Nonce,
+        home_key: &SecretKey,
+        (epoch, key): (u64, &SecretKey),
+    ) -> Option<TakenRecord> {
+        let root = self.next_root(now, nonce)?;
+        if root.home != self.me || root.stewards != [self.me] {
+            return None;
+        }
+        let (id, bytes) = SignedRoot::encode(&root);
+        let made = RawRoot {
+            root: bytes,
+            ballot: None,
+            signatures: vec![RootSignature {
+                by: RootSigner::Home(home_key.public()),
+                signature: home_key.sign(Domain::Root, id.as_bytes()),
+            }],
+        };
+        let whole = self.sign_alone(root.n, &made, (epoch, key))?;
+        let (_, before) = self.newest_record()?;
+        let signed = SignedRoot::from_trusted(whole, &before).ok()?;
+        self.take_record(signed).ok()
+    }
+
+    /// One steward is a majority: it promises, signs and counts in one step. What it signed is
+    /// durable with the record itself, before anybody is told of it.
+    fn sign_alone(
+        &self,
+        n: u64,
+        made: &RawRoot,
+        (epoch, key): (u64, &SecretKey),
+    ) -> Option<RawRoot> {
+        let ballot = Ballot {
+            round: 1,
+            by: self.me,
+        };
+        let mut steward = Steward::after(n - 1);
+        let mut proposal = Proposal::new(n, ballot, vec![self.me]);
+        let promise = steward.prepare(n, ballot, Vec::new()).ok()?;
+        proposal.promised(self.me, promise)?;
+        proposal.propose(made.clone());
+        let note = steward
+            .propose(n, ballot, made, (epoch, key), |_, _| Ok(()))
+            .ok()?;
+        let own = |_: &ServerId, _| Some(key.public());
+        proposal.noted(self.me, note, own).ok()?
+    }
+}
