@@ -93,7 +93,15 @@ impl<'de> Deserialize<'de> for Hlc {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         if deserializer.is_human_readable() {
             let text = String::deserialize(deserializer)?;
-            text.parse().map(Self).map_err(de::Error::custom)
+            let clock: u64 = text.parse().map_err(de::Error::custom)?;
+            // `u64::from_str` alone would take a sign and leading zeros: two texts for one clock.
+            if clock.to_string() == text {
+                Ok(Self(clock))
+            } else {
+                Err(de::Error::custom(
+                    "a clock in another than its canonical form",
+                ))
+            }
         } else {
             u64::deserialize(deserializer).map(Self)
         }
@@ -113,5 +121,15 @@ mod tests {
             Hlc::new(Timestamp(5), u16::MAX).next(Timestamp(5)),
             Hlc::new(Timestamp(6), 0)
         );
+    }
+
+    #[test]
+    fn a_clock_has_one_text() {
+        let read = |text: &str| serde_json::from_value::<Hlc>(text.into()).ok();
+        assert_eq!(read("3"), Some(Hlc::from_bits(3)));
+        assert_eq!(read("18446744073709551615"), Some(Hlc::from_bits(u64::MAX)));
+        for other in ["03", "+3", "-0", "", " 3", "3.0", "18446744073709551616"] {
+            assert_eq!(read(other), None, "{other}");
+        }
     }
 }
