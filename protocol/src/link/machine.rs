@@ -19,6 +19,8 @@ use crate::{
 
 /// Fingerprints in one frame.
 const FINGERPRINTS_MAX: usize = 1_024;
+/// Identity logs in one frame: each costs the checking of all its signatures.
+const LOGS_MAX: usize = 64;
 /// Users whose identity log this peer was given; beyond it the set starts anew.
 const INTRODUCED_MAX: usize = 100_000;
 /// Bytes read from the own chain at once.
@@ -441,6 +443,9 @@ impl Link {
                     out.push(Output::Close("a frontier out of order"));
                 }
             }
+            Frame::Identities { logs } if logs.len() > LOGS_MAX => {
+                out.push(Output::Close("more identity logs than a frame may have"));
+            }
             Frame::Identities { logs } => out.push(Output::Identities(logs)),
             Frame::Push { n, bundle } => {
                 // The sender keeps the same count, and never has fewer under way than are counted
@@ -573,6 +578,10 @@ impl Link {
     ) {
         if fingerprints.len() > FINGERPRINTS_MAX {
             return out.push(Output::Close("more fingerprints than a frame may have"));
+        }
+        // One conversation a thousand times would be answered by a thousand whole frontiers.
+        if !fingerprints.windows(2).all(|pair| pair[0].0 < pair[1].0) {
+            return out.push(Output::Close("fingerprints out of order"));
         }
         for (conversation, theirs) in fingerprints {
             let ours = world.frontier(&conversation);

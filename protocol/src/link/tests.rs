@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     commit::{AuthorityChange, Commit, UnverifiedCommit},
     event::Tip,
-    ids::{ConversationId, EventId, Nonce, ServerId, UserId},
+    ids::{Blob, ConversationId, EventId, Nonce, ServerId, UserId},
     session::Code,
     signing::SecretKey,
     time::{Hlc, Timestamp},
@@ -558,4 +558,27 @@ fn lookups_that_nobody_answers_are_bounded() {
     };
     let outputs = a.input(Input::Frame(hello));
     assert!(outputs.len() <= 4_200, "{}", outputs.len());
+}
+
+#[test]
+fn one_conversation_named_a_thousand_times_is_not_answered_a_thousand_times() {
+    let (mut a, mut b) = pair();
+    connect(&mut a, &mut b, None);
+    let other = Blob(vec![0; 16]);
+    let fingerprints = vec![(C, other); 1_024];
+    let outputs = b.input(Input::Frame(Frame::Shared { fingerprints }));
+    assert!(matches!(outputs[..], [Output::Close(_)]), "{outputs:?}");
+}
+
+#[test]
+fn a_frame_of_more_identity_logs_than_it_may_have_closes_the_link() {
+    let (mut a, mut b) = pair();
+    connect(&mut a, &mut b, None);
+    let logs = |count| {
+        Input::Frame(Frame::Identities {
+            logs: vec![vec![]; count],
+        })
+    };
+    assert!(matches!(b.input(logs(64))[..], [Output::Identities(_)]));
+    assert!(matches!(b.input(logs(65))[..], [Output::Close(_)]));
 }
