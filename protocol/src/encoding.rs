@@ -43,7 +43,8 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 ///
 /// # Errors
 ///
-/// Any [`DecodeError`]; nothing is allocated beyond the input's own length.
+/// Any [`DecodeError`]. What the input says about its own lengths is not believed: before the items
+/// of a list were read at most 1 MiB is set aside for it, and nothing for bytes and texts.
 pub fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8], max: usize) -> Result<T, DecodeError> {
     let value = decode_frame(bytes, max)?;
     // The decoder is strict already; comparing makes the promise independent of it, so that no
