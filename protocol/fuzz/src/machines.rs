@@ -2,10 +2,12 @@
 //! that what the machine gives stays bounded, and that a sound item which comes after the hostile
 //! ones, or between them, is taken as if they had never been.
 
+pub(crate) mod batch;
 mod conversation;
 pub mod link;
 mod session;
 
+pub use batch::{SOUND, batch};
 pub use conversation::conversation;
 pub use link::link;
 pub use session::{RAW, session};

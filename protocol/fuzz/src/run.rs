@@ -6,6 +6,9 @@ use std::{
     time::Instant,
 };
 
+use data_encoding::HEXLOWER;
+use serde::{Deserialize, Serialize};
+
 use crate::{
     Target,
     allocation::{self, Usage},
@@ -27,16 +30,16 @@ const FAILURES_KEPT: usize = 3;
 const INPUT_KEPT: usize = 4 * 1024;
 
 /// What one input did that none may do.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Failure {
     /// What was said.
     pub what: String,
-    /// The input, cut to a few thousand bytes.
-    pub input: Vec<u8>,
+    /// The input in hexadecimal, cut to a few thousand bytes.
+    pub input: String,
 }
 
 /// What became of all inputs.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct Report {
     /// Inputs given.
     pub inputs: u64,
@@ -144,7 +147,7 @@ fn note_usage(target: &Target, input: &[u8], usage: Usage, report: &mut Report) 
 
 fn fail(report: &mut Report, input: &[u8], what: String) {
     if report.failures.len() < FAILURES_KEPT {
-        let input = input[..input.len().min(INPUT_KEPT)].to_vec();
+        let input = HEXLOWER.encode(&input[..input.len().min(INPUT_KEPT)]);
         report.failures.push(Failure { what, input });
     }
 }
@@ -201,7 +204,7 @@ mod tests {
         assert_eq!(report.panics + report.taken, 2_000);
         assert_eq!(report.failures.len(), FAILURES_KEPT);
         assert!(report.failures[0].what.contains("planted"));
-        assert_eq!(report.failures[0].input.first(), Some(&b's'));
+        assert!(report.failures[0].input.starts_with("73"));
     }
 
     #[test]

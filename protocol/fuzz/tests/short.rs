@@ -24,7 +24,7 @@ fn short(target: &Target) {
     let report = run::run(target, seed, inputs);
     println!("{}", summary(&report));
     for failure in &report.failures {
-        println!("{}\n  {}", failure.what, hex(&failure.input));
+        println!("{}\n  {}", failure.what, failure.input);
     }
     assert_eq!(report.inputs, inputs);
     assert!(report.taken > 0, "some inputs are sound");
@@ -47,10 +47,6 @@ fn summary(report: &run::Report) -> String {
             ..report.clone()
         }
     )
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 macro_rules! short {
@@ -82,5 +78,5 @@ short! {
     event signed_event content commit signed_commit root identity_entry identity_log card card_chain
     card_text handle server_name user_address id_text place_key tips link_frame bundle client_frame
     client_frame_json server_frame server_frame_json cursor pack_snapshot state_snapshot session link
-    conversation
+    conversation batch
 }

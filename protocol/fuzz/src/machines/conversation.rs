@@ -175,7 +175,7 @@ fn hostile(it: &Prepared, made: &[CheckedBundle], choices: &mut Choices<'_>) -> 
         conversation: it.world.genesis.conversation(),
         origin: it.world.homes[HOSTILE].id,
         epoch: below.map_or(1, |tip| tip.epoch),
-        seq: below.map_or(0, |tip| tip.seq + 1),
+        seq: below.map_or(0, |tip| tip.seq.wrapping_add(1)),
         prev: below.map(|tip| tip.id),
         hlc: Hlc::new(Timestamp(T0 + 100 + made.len() as u64), 0),
         parents: vec![],
@@ -228,9 +228,15 @@ fn any_tip(it: &Prepared, made: &[CheckedBundle], choices: &mut Choices<'_>) -> 
 fn spoil(commit: &mut Commit, it: &Prepared, made: &[CheckedBundle], choices: &mut Choices<'_>) {
     match choices.below(8) {
         0 => {
-            commit.seq = *[0, 1, u64::from(u32::MAX), u64::MAX, commit.seq + 1]
-                .get(choices.below(5))
-                .unwrap_or(&0)
+            commit.seq = *[
+                0,
+                1,
+                u64::from(u32::MAX),
+                u64::MAX,
+                commit.seq.wrapping_add(1),
+            ]
+            .get(choices.below(5))
+            .unwrap_or(&0)
         }
         1 => commit.epoch = [0, 1, 2, u64::MAX][choices.below(4)],
         2 => commit.prev = Some(any_tip(it, made, choices).id),

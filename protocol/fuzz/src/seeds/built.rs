@@ -214,3 +214,12 @@ pub fn conversation() -> Seeds {
     let mut random = Random::new(4);
     (0..64).map(|n| random.bytes(8 + n)).collect()
 }
+
+/// Items that a hostile peer pushes among sound ones.
+#[must_use]
+pub fn batch() -> Seeds {
+    machines::batch::hostile_seeds()
+        .iter()
+        .map(encoding::encode)
+        .collect()
+}
