@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use comity_sdk::Transport;
 
 use crate::{
-    bench, chaos,
+    bench, chaos, hostile,
     network::{Network, Options},
     prove,
     replay::{self, Pace},
@@ -45,6 +45,9 @@ enum Command {
     /// One server of a network; what the other commands start.
     #[command(hide = true)]
     Server(server::Server),
+    /// One target under hostile inputs; what `prove hostile-input` starts.
+    #[command(hide = true)]
+    Hostile(hostile::Hostile),
 }
 
 /// Which transport the clients use.
@@ -180,6 +183,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let done = match cli.command {
         Command::Server(server) => server::run(&server),
+        Command::Hostile(hostile) => hostile::run(&hostile),
         other => runtime().and_then(|runtime| runtime.block_on(command(other))),
     };
     done.unwrap_or_else(|error| {
@@ -203,6 +207,7 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Chaos(chaos) => chaos::chaos(chaos).await,
         Command::Prove(prove) => prove::prove(prove).await,
         Command::Server(_) => bail!("a server has a runtime of its own"),
+        Command::Hostile(_) => bail!("a target needs no runtime"),
     }
 }
 

@@ -7,6 +7,7 @@ pub mod chaos;
 pub mod claims;
 pub mod cli;
 pub mod compare;
+mod hostile;
 pub mod logs;
 pub mod machine;
 pub mod network;

@@ -1,6 +1,7 @@
 //! What is claimed of the network, each claim executable and each able to fail.
 
 mod chaos;
+mod hostile_input;
 mod ledger;
 pub mod outage;
 mod power_cut;
@@ -23,6 +24,7 @@ pub static CLAIMS: &[&dyn Claim] = &[
     &replay::Replay,
     &power_cut::PowerCut,
     &store_recovery::StoreRecovery,
+    &hostile_input::HostileInput,
     &outage::Outage,
     &speed::Speed,
     &chaos::Chaos,
