@@ -23,7 +23,7 @@ use comity_protocol::{
     },
     link::{self, Bundle},
     name::{Handle, ServerName, UserAddress},
-    root::{Genesis, RawRoot},
+    root::{Genesis, RawRoot, SignedRoot},
     session::{ClientFrame, Cursor, CursorState, CursorVerdict, Place, ServerFrame},
     time::Hlc,
 };
@@ -145,6 +145,27 @@ pub fn root(bytes: &[u8]) -> bool {
     };
     assert_eq!(*genesis.raw(), raw);
     assert_eq!(encoding::encode(genesis.root()), raw.root.0);
+    true
+}
+
+/// A record that follows record 0, with the notes of its stewards.
+#[must_use]
+pub fn later_root(bytes: &[u8]) -> bool {
+    let max = ROOT_BYTES_MAX + 16 * FRAMING_BYTES;
+    let Ok(raw) = encoding::decode_frame::<RawRoot>(bytes, max) else {
+        return false;
+    };
+    let (before_id, before) = world::record_before();
+    let key_of = |server: &ServerId, epoch: u64| {
+        let steward = world::steward(server)?;
+        (epoch == 0).then(|| steward.public())
+    };
+    let Ok(signed) = SignedRoot::verify(raw.clone(), &before_id, &before, key_of) else {
+        return false;
+    };
+    assert_eq!(*signed.raw(), raw);
+    assert_eq!(encoding::encode(signed.root()), raw.root.0);
+    assert!(raw.signatures.len() >= 2, "a majority of three");
     true
 }
 

@@ -147,6 +147,12 @@ pub fn root() -> Seeds {
         .collect()
 }
 
+/// Records that follow one with three stewards: a transfer, a checkpoint, a succession.
+#[must_use]
+pub fn later_root() -> Seeds {
+    built::later_roots().iter().map(encoding::encode).collect()
+}
+
 /// Every object of a list within the objects of another.
 fn inner<'a>(of: &'a Value, outer: &[&str], inner: &'a str) -> Vec<&'a Value> {
     let objects = outer.iter().flat_map(|name| list(of, name));

@@ -57,6 +57,7 @@ targets! {
     Decoder Cbor decoders::commit: COMMIT_BYTES_MAX, one in 1;
     Decoder Cbor decoders::signed_commit: COMMIT_BYTES_MAX + decoders::FRAMING_BYTES, one in 1;
     Decoder Cbor decoders::root: ROOT_BYTES_MAX + 8 * decoders::FRAMING_BYTES, one in 1;
+    Decoder Cbor decoders::later_root: ROOT_BYTES_MAX + 16 * decoders::FRAMING_BYTES, one in 1;
     Decoder Cbor decoders::identity_entry: ENTRY_BYTES_MAX, one in 1;
     Decoder Cbor decoders::identity_log: LINK_FRAME_BYTES_MAX, one in 1;
     Decoder Cbor decoders::card: ENTRY_BYTES_MAX, one in 1;

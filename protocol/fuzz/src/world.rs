@@ -9,9 +9,9 @@ use comity_protocol::{
     authority::Authority,
     event::{Act, Content, Event, SealedContent, SignedEvent},
     history::Graph,
-    ids::{DeviceKey, Nonce, PublicKey, Salt, ServerId, UserId},
+    ids::{DeviceKey, Nonce, PublicKey, RootId, Salt, ServerId, UserId},
     role::Role,
-    root::{Genesis, Root},
+    root::{Genesis, Root, SignedRoot},
     session::CursorState,
     signing::SecretKey,
     time::Timestamp,
@@ -23,6 +23,35 @@ pub use chronicle::{Chronicle, Said, bundle_of};
 pub const T0: u64 = 1_800_000_000_000;
 /// The key that cursors are sealed with here: that of the vectors.
 pub const CURSOR_KEY: [u8; 32] = [0x77; 32];
+
+/// A record with three stewards, which others follow.
+#[must_use]
+pub fn record_before() -> (RootId, Root) {
+    let root = Root {
+        v: 1,
+        n: 0,
+        prev: None,
+        owner: UserId::from_bytes([1; 32]),
+        home: ServerId::from_bytes([0x51; 32]),
+        stewards: (0x51..0x54)
+            .map(|n| ServerId::from_bytes([n; 32]))
+            .collect(),
+        frontier: vec![],
+        digest: None,
+        nonce: Nonce::from_bytes([7; 16]),
+        created_at: Timestamp(T0),
+    };
+    (SignedRoot::encode(&root).0, root)
+}
+
+/// The key of one of its stewards.
+#[must_use]
+pub fn steward(server: &ServerId) -> Option<SecretKey> {
+    let [n, ..] = *server.as_bytes();
+    (0x51..0x54)
+        .contains(&n)
+        .then(|| SecretKey::from_seed([n; 32]))
+}
 
 /// A server.
 #[derive(Clone, Debug)]

@@ -4,10 +4,12 @@ use comity_protocol::{
     document::{Change, ChangeKind, PackDocument, StateDocument},
     encoding,
     event::{Act, Tip},
-    ids::{Blob, CommitId, ConversationId, EventId, Nonce, ServerId},
+    ids::{Blob, CommitId, ConversationId, Digest, EventId, Nonce, ServerId, UserId},
     link::{Bundle, Frame, encode_frame},
     role::Role,
+    root::{Ballot, Proposal, RawRoot, Root, RootSignature, RootSigner, SignedRoot, Steward},
     session::Place,
+    signing::{Domain, SecretKey},
     time::{Hlc, Timestamp},
 };
 
@@ -16,7 +18,7 @@ use crate::{
     machines,
     mutate::write_steps,
     random::Random,
-    world::{Chronicle, T0, World},
+    world::{Chronicle, T0, World, record_before, steward},
 };
 
 /// A small history of three homes, with every kind of event in it.
@@ -55,6 +57,67 @@ fn chronicle() -> Chronicle {
     let kick = history.world.act(1, Role::Admin, act);
     history.append(1, vec![kick]);
     history
+}
+
+pub(super) fn later_roots() -> Vec<RawRoot> {
+    let (before_id, before) = record_before();
+    let next = Root {
+        n: 1,
+        prev: Some(before_id),
+        frontier: vec![Tip {
+            home: before.home,
+            epoch: 0,
+            seq: 3,
+            id: CommitId::from_bytes([9; 32]),
+        }],
+        digest: Some(Digest::from_bytes([4; 32])),
+        ..before.clone()
+    };
+    let owner = UserId::from_bytes([2; 32]);
+    let other = Root {
+        owner,
+        ..next.clone()
+    };
+    let key = SecretKey::from_seed([1; 32]);
+    let makers = [
+        (&other, Some(RootSigner::Device(key.public()))),
+        (&next, Some(RootSigner::Home(key.public()))),
+        (&other, None),
+    ];
+    let made = makers.map(|(root, by)| {
+        let (id, bytes) = SignedRoot::encode(root);
+        let signature = key.sign(Domain::Root, id.as_bytes());
+        let raw = RawRoot {
+            root: bytes,
+            ballot: None,
+            signatures: by
+                .map(|by| RootSignature { by, signature })
+                .into_iter()
+                .collect(),
+        };
+        noted(raw, &before.stewards)
+    });
+    made.into_iter().flatten().collect()
+}
+
+/// The record with the notes of a majority.
+fn noted(raw: RawRoot, stewards: &[ServerId]) -> Option<RawRoot> {
+    let ballot = Ballot {
+        round: 1,
+        by: *stewards.first()?,
+    };
+    let mut proposal = Proposal::new(1, ballot, stewards.to_vec());
+    proposal.propose(raw.clone());
+    for server in stewards {
+        let (mut acceptor, key) = (Steward::after(0), steward(server)?);
+        acceptor.prepare(1, ballot, Vec::new()).ok()?;
+        let note = acceptor.propose(1, ballot, &raw, (0, &key), |_, _| Ok(()));
+        let key_of = |_: &ServerId, _| Some(key.public());
+        if let Some(whole) = proposal.noted(*server, note.ok()?, key_of).ok()? {
+            return Some(whole);
+        }
+    }
+    None
 }
 
 pub(super) fn bundles() -> Vec<Bundle> {
