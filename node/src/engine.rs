@@ -22,7 +22,8 @@ use comity_protocol::{
     event::{SealedContent, SignedEvent},
     ids::{ConversationId, EventId, PublicKey, ServerId, UserId},
     link::{Bundle, Range},
-    replication::{NewConversation, Ticket},
+    replication::{NewConversation, RecordsOf, Ticket},
+    root::RawRoot,
     session::{Accepted, Code, Grantee, WireError},
     signing::SecretKey,
     time::Timestamp,
@@ -70,6 +71,10 @@ pub(crate) enum Command {
         range: Range,
         max_bytes: u64,
     },
+    /// Root records of a peer.
+    Records(RecordsOf, Vec<RawRoot>),
+    /// Root records from a number on that a peer wants.
+    ServeRecords(RecordsOf, u64),
     /// A peer stored the own chain up to here.
     Acked {
         conversation: ConversationId,
@@ -111,6 +116,8 @@ pub(crate) struct Shared {
     pub(crate) me: ServerId,
     pub(crate) epoch: u64,
     pub(crate) key: SecretKey,
+    /// From which the keys come by which this home speaks for its users.
+    pub(crate) users_key: SecretKey,
     pub(crate) cards: Vec<CardChain>,
     pub(crate) storage: Storage,
     pub(crate) rows: Rows,

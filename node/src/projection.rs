@@ -6,7 +6,7 @@ use std::ops::Bound;
 use comity_protocol::{
     commit::UnverifiedCommit,
     event::{SignedEvent, Tip},
-    ids::{ConversationId, EventId, ServerId},
+    ids::{CommitId, ConversationId, EventId, ServerId},
     role::Role,
     session::Place,
 };
@@ -15,7 +15,7 @@ use comity_storage::{ContentAt, Direction, Projection, RecordView, Tx};
 use crate::{
     records::{
         self, AccountRecord, CommitRecord, ConversationRecord, EventEntry, IdentityRecord, Marks,
-        MemberChange, OutboxRecord, Slot, TokenRecord, UnreadableRecord, kind,
+        MemberChange, OutboxRecord, RootRecord, Slot, TokenRecord, UnreadableRecord, kind,
     },
     rows::{
         ConversationRow, EventRow, LineRow, LogKind, LogRow, MemberRow, UserRow, key, parse, value,
@@ -34,12 +34,13 @@ pub(crate) struct HomeProjection {
 }
 
 impl Projection for HomeProjection {
-    const FORMAT: u32 = 3;
+    const FORMAT: u32 = 4;
 
     fn apply(&mut self, number: u64, record: RecordView<'_>, tx: &mut Tx<'_>) {
         let applied = match record.kind {
             kind::CONVERSATION => self.conversation(number, record.body, tx),
             kind::COMMIT => self.commit(number, record.body, tx),
+            kind::ROOT => self.root(number, record.body, tx),
             kind::IDENTITY => records::read(number, record.body).map(|identity: IdentityRecord| {
                 tx.put(&key::identity(&identity.user), &value(&identity.entries));
             }),
@@ -168,7 +169,10 @@ impl HomeProjection {
         let header = commit.commit();
         let named = header.authority.iter().flat_map(|change| &change.tips);
         let mut past = header.prev.iter().chain(named.map(|tip| &tip.id));
-        let whole = past.all(|id| tx.get(&key::commit(conversation, id)).is_some());
+        let root = header.authority.as_ref().and_then(|change| change.root);
+        let root = root.filter(|root| root.n > 0);
+        let root = root.is_none_or(|root| tx.get(&key::root(conversation, &root.id)).is_some());
+        let whole = root && past.all(|id| tx.get(&key::commit(conversation, id)).is_some());
         let own_end = key::own_end(conversation);
         let end: Option<u64> = tx.get(&own_end).and_then(|bytes| parse(&bytes));
         if whole {
@@ -187,6 +191,49 @@ impl HomeProjection {
                 tx.put(&own_end, &value(&end.max(Some(header.seq))));
             }
         }
+    }
+
+    /// A root record counts as held, like a commit, only if what it builds on is.
+    fn root(&self, number: u64, body: &[u8], tx: &mut Tx<'_>) -> Result<(), UnreadableRecord> {
+        let record: RootRecord = records::read(number, body)?;
+        let conversation = record.conversation;
+        let held = |id: &CommitId, tx: &mut Tx<'_>| tx.get(&key::commit(&conversation, id));
+        let before = record
+            .before
+            .is_none_or(|id| tx.get(&key::root(&conversation, &id)).is_some());
+        if before && record.frontier.iter().all(|id| held(id, tx).is_some()) {
+            tx.put(&key::root(&conversation, &record.id), &value(&number));
+            tx.put(&key::newest_root(&conversation), &value(&record.newest));
+        } else {
+            tracing::error!(
+                number,
+                %conversation,
+                "what a root record builds on is damaged: it is asked of peers again"
+            );
+        }
+        let mut log = ChangeLog {
+            conversation,
+            number,
+            next: 0,
+        };
+        for (target, marks) in &record.marks {
+            log.mark(target, Some(marks), tx);
+        }
+        for (event, reason) in &record.void {
+            log.void(event, reason, tx);
+        }
+        for event in &record.stand {
+            log.stand(event, tx);
+        }
+        for event in &record.erase {
+            erase(event, tx);
+        }
+        self.members(number, &conversation, &record.members, tx);
+        for (home, until) in &record.ended {
+            tx.put(&key::ended(&conversation, home), &value(until));
+        }
+        state(&conversation, &record.state, tx);
+        Ok(())
     }
 
     fn commit(&self, number: u64, body: &[u8], tx: &mut Tx<'_>) -> Result<(), UnreadableRecord> {

@@ -5,12 +5,13 @@
 //! that the index is a function of the log alone and needs no protocol to be built again.
 
 use comity_protocol::{
-    commit::RawCommit,
+    commit::{RawCommit, RootRef},
     encoding,
     event::{RawEvent, Tip},
-    ids::{Blob, ConversationId, EventId, ServerId, UserId},
+    ids::{Blob, CommitId, ConversationId, EventId, RootId, ServerId, UserId},
     link::Offer,
     role::Role,
+    root::RawRoot,
     time::Timestamp,
 };
 use comity_storage::Record;
@@ -30,6 +31,8 @@ pub(crate) mod kind {
     pub(crate) const TOKEN: u8 = 5;
     /// A [`super::OutboxRecord`].
     pub(crate) const OUTBOX: u8 = 6;
+    /// A [`super::RootRecord`].
+    pub(crate) const ROOT: u8 = 7;
 }
 
 /// Bytes of a record's body that are read back at most.
@@ -146,6 +149,38 @@ pub(crate) struct CommitRecord {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) state: Vec<(String, Option<EventId>)>,
     /// Homes that take part no longer, and the end of the own chain that they are still to have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) ended: Vec<(ServerId, Option<u64>)>,
+}
+
+/// A root record from 1 on and what it changed here; the fields are those of a [`CommitRecord`].
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RootRecord {
+    pub(crate) conversation: ConversationId,
+    pub(crate) root: RawRoot,
+    pub(crate) id: RootId,
+    /// The record before, if it is not record 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) before: Option<RootId>,
+    /// Commits that it has seen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) frontier: Vec<CommitId>,
+    /// The newest record that stands with it.
+    pub(crate) newest: RootRef,
+    pub(crate) at: Timestamp,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) marks: Vec<(EventId, Marks)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) void: Vec<(EventId, String)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) stand: Vec<EventId>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) erase: Vec<EventId>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) members: Vec<MemberChange>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) state: Vec<(String, Option<EventId>)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) ended: Vec<(ServerId, Option<u64>)>,
 }

@@ -4,9 +4,10 @@
 use std::{collections::BTreeMap, ops::Bound};
 
 use comity_protocol::{
+    commit::RootRef,
     encoding,
     event::Tip,
-    ids::{Blob, CommitId, ConversationId, DeviceKey, EventId, Nonce, ServerId, UserId},
+    ids::{Blob, CommitId, ConversationId, DeviceKey, EventId, Nonce, RootId, ServerId, UserId},
     link::Offer,
     role::Role,
     session::Place,
@@ -94,7 +95,8 @@ pub(crate) struct UserRow {
 /// Keys.
 pub(crate) mod key {
     use super::{
-        CommitId, ContentAt, ConversationId, DeviceKey, EventId, Nonce, Place, ServerId, UserId,
+        CommitId, ContentAt, ConversationId, DeviceKey, EventId, Nonce, Place, RootId, ServerId,
+        UserId,
     };
 
     pub(crate) fn conversation(id: &ConversationId) -> Vec<u8> {
@@ -124,6 +126,13 @@ pub(crate) mod key {
     }
     pub(crate) fn tips(conversation: &ConversationId, home: &ServerId) -> Vec<u8> {
         [b"f", conversation.as_bytes().as_slice(), home.as_bytes()].concat()
+    }
+    /// Root records are among the commits of a conversation: ids of both are hashes.
+    pub(crate) fn root(conversation: &ConversationId, id: &RootId) -> Vec<u8> {
+        [b"k", conversation.as_bytes().as_slice(), id.as_bytes()].concat()
+    }
+    pub(crate) fn newest_root(conversation: &ConversationId) -> Vec<u8> {
+        [b"r", conversation.as_bytes().as_slice()].concat()
     }
     pub(crate) fn own_end(conversation: &ConversationId) -> Vec<u8> {
         [b"y", conversation.as_bytes().as_slice()].concat()
@@ -212,6 +221,14 @@ impl Rows {
         Ok(frontiers)
     }
 
+    /// The newest root record from 1 on of a conversation.
+    pub(crate) fn newest_root(
+        &self,
+        conversation: &ConversationId,
+    ) -> Result<Option<RootRef>, ReadError> {
+        get(&self.0, &key::newest_root(conversation))
+    }
+
     /// Every conversation there is.
     pub(crate) fn conversations(
         &self,
@@ -248,7 +265,8 @@ impl Rows {
         get(&self.0, &key::own_end(conversation))
     }
 
-    /// Numbers of the records that hold a conversation's commits, in the order they came.
+    /// Numbers of the records that hold a conversation's commits and root records, in the order
+    /// they came.
     pub(crate) fn commit_records(
         &self,
         conversation: &ConversationId,

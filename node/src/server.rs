@@ -249,6 +249,7 @@ impl Server {
             me,
             epoch: keys.cards.current().epoch,
             key: keys.operational.clone(),
+            users_key: keys.users.clone(),
             cards: cards.clone(),
             identities: Identities::new(rows.clone()),
             rows,

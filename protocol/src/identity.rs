@@ -383,6 +383,12 @@ impl IdentityLog {
         self.devices.contains(device)
     }
 
+    /// Whether any entry ever named this key as the one by which a home speaks for the user.
+    #[must_use]
+    pub fn had_home_key(&self, key: &PublicKey) -> bool {
+        self.genesis.home_key == *key || self.state.home_key == *key
+    }
+
     /// Whether the device was the user's and is no longer: revoked, or added only on a branch that
     /// does not stand. Asked by the home when an event comes in.
     #[must_use]

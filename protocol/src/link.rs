@@ -16,7 +16,7 @@ pub use frame::{
     Bundle, ContentSlot, Frame, FrameChannel, Identity, Offer, Query, Range, Verdict, decode_frame,
     encode_frame,
 };
-pub use machine::{Input, Link, Output, World};
+pub use machine::{Input, Link, Output, RECORDS_MAX, World};
 pub use outbox::Progress;
 
 /// Version of the link protocol.

@@ -11,13 +11,16 @@ mod lookups;
 mod offers;
 mod turn;
 
-pub use io::{Committed, Directory, ForPeers, Input, Judged, Note, Output, Ticket};
+pub use io::{
+    Committed, Directory, ForPeers, Input, Judged, Note, Output, RecordsNeed, RecordsOf, Ticket,
+};
 pub use offers::NewConversation;
 pub use turn::conversation_of;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
+    commit::RootRef,
     event::Tip,
     ids::{ConversationId, ServerId},
     link::{self, Link, Offer},
@@ -102,6 +105,11 @@ impl Replication {
         for home in homes {
             self.restore_link(&home, link::Input::TakesPart(conversation, own));
         }
+    }
+
+    /// Reads back the newest root record from 1 on that stands in a conversation.
+    pub fn restore_root(&mut self, conversation: ConversationId, root: RootRef) {
+        self.frontiers.set_root(conversation, root);
     }
 
     /// Reads back that the last member of a peer is gone, who may not have heard of it yet; after
@@ -195,6 +203,15 @@ impl Replication {
                     next,
                 };
                 turn.link(peer, input);
+            }
+            Input::RecordsTaken(of, need) => turn.records_taken(of, need),
+            Input::ServedRecords(of, records) => {
+                let input = link::Input::ServedRecords {
+                    session: of.session,
+                    conversation: of.conversation,
+                    records,
+                };
+                turn.link(of.peer, input);
             }
             Input::Lookup {
                 request,

@@ -9,6 +9,7 @@
 mod ask;
 mod open;
 mod peers;
+mod records;
 #[cfg(test)]
 mod tests;
 mod work;
@@ -58,6 +59,11 @@ pub trait Store {
     ) -> Option<ForPeers>;
     /// Whether a device's key occurs in a user's identity log; `None` while the log is not held.
     fn had_device(&self, user: &UserId, device: &DeviceKey) -> Option<bool>;
+    /// Whether a key by which a home speaks for a user occurs in his identity log; `None` while the
+    /// log is not held.
+    fn had_home_key(&self, user: &UserId, key: &PublicKey) -> Option<bool>;
+    /// The key by which this home speaks for a user of its own.
+    fn home_key(&self, user: &UserId) -> Option<SecretKey>;
     /// The key of an origin's epoch, from its card.
     fn key_of(&self, origin: &ServerId, epoch: u64) -> Option<PublicKey>;
     /// Why nothing can be stored now, if so. Known before a machine takes in what it would have to
@@ -383,6 +389,7 @@ impl Shard {
                 let replies = open.creating.take().unwrap_or_default();
                 out.extend(replies.into_iter().map(|to| Output::Created(to, Ok(()))));
             }
+            Work::Record(_) => {}
             Work::Commit {
                 commit,
                 own,
@@ -444,6 +451,7 @@ impl Shard {
         for (id, taken) in released {
             self.taken(id, taken, out);
         }
+        self.release_records(now, store, out);
     }
 
     /// Closes conversations that nobody used for longest, if there are too many.

@@ -3,9 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use comity_protocol::{
-    conversation::{RoleChange, Slot as Content, Taken},
-    ids::{Blob, ConversationId, ServerId, UserId},
+    commit::RootRef,
+    conversation::{RoleChange, Slot as Content, Taken, TakenRecord},
+    document::MessageState,
+    ids::{Blob, ConversationId, EventId, ServerId, UserId},
     role::Role,
+    root::SignedRoot,
     session::{Change, ContentState, Item, Place},
     shard::What,
 };
@@ -14,7 +17,8 @@ use comity_storage::Record;
 use crate::{
     hub::Live,
     records::{
-        CommitRecord, ConversationRecord, EventEntry, Marks, MemberChange, Slot, kind, record,
+        CommitRecord, ConversationRecord, EventEntry, Marks, MemberChange, RootRecord, Slot, kind,
+        record,
     },
     rows::LogKind,
 };
@@ -48,6 +52,14 @@ pub(super) fn record_of(
             };
             (record(kind::CONVERSATION, &body, Vec::new()), told)
         }
+        What::Record {
+            taken,
+            newest,
+            ended,
+        } => {
+            let record = root_record(conversation, &taken, newest, ended);
+            (record, of_record(conversation, me, &taken, users))
+        }
         What::Commit { taken, tips, ended } => {
             let record = to_record(conversation, &taken, tips, ended);
             (record, announcement(conversation, me, &taken, users))
@@ -68,6 +80,81 @@ fn place(taken: &Taken, index: u16) -> Place {
         hlc: taken.commit.commit().hlc,
         commit: taken.commit.id(),
         index,
+    }
+}
+
+fn marks(touched: &[(EventId, MessageState)]) -> Vec<(EventId, Marks)> {
+    let marks = touched.iter().map(|(target, state)| {
+        let marks = Marks {
+            edit: state.edit.map(|edit| edit.event),
+            deleted: state.deleted_by,
+            reactions: state.reactions.clone(),
+        };
+        (*target, marks)
+    });
+    marks.collect()
+}
+
+fn voided(voided: &[(EventId, &'static str)]) -> Vec<(EventId, String)> {
+    let owned = voided
+        .iter()
+        .map(|(event, code)| (*event, (*code).to_owned()));
+    owned.collect()
+}
+
+/// The record of a root record.
+fn root_record(
+    conversation: ConversationId,
+    taken: &TakenRecord,
+    newest: RootRef,
+    ended: Vec<(ServerId, Option<u64>)>,
+) -> Record {
+    let changes = &taken.changes;
+    // It was verified: it can be read.
+    let root = SignedRoot::decode(&taken.raw).ok();
+    let before = root.as_ref().filter(|root| root.n > 1);
+    let body = RootRecord {
+        conversation,
+        root: taken.raw.clone(),
+        id: taken.record.id,
+        before: before.and_then(|root| root.prev),
+        frontier: root
+            .iter()
+            .flat_map(|root| &root.frontier)
+            .map(|tip| tip.id)
+            .collect(),
+        newest,
+        at: super::now(),
+        marks: marks(&changes.touched),
+        void: voided(&changes.voided),
+        stand: changes.stands_again.clone(),
+        erase: changes.erase.clone(),
+        members: changes.roles.iter().map(member).collect(),
+        state: changes.state.clone(),
+        ended,
+    };
+    record(kind::ROOT, &body, Vec::new())
+}
+
+/// What sessions are told of a root record: what it changed.
+fn of_record(
+    conversation: ConversationId,
+    me: &ServerId,
+    taken: &TakenRecord,
+    users: Arc<Vec<UserId>>,
+) -> Announcement {
+    let mut common = Vec::new();
+    let changes = Changed {
+        touched: &taken.changes.touched,
+        voided: &taken.changes.voided,
+        stands_again: &taken.changes.stands_again,
+        state: &taken.changes.state,
+    };
+    changes.told(conversation, &mut common);
+    Announcement {
+        common: Arc::new(common),
+        own: roles_told(conversation, me, &taken.changes.roles),
+        users,
     }
 }
 
@@ -94,26 +181,14 @@ fn to_record(
         void: event.void.map(str::to_owned),
     };
     let events = taken.events.iter().map(&mut entry).collect();
-    let marks = taken.touched.iter().map(|(target, state)| {
-        let marks = Marks {
-            edit: state.edit.map(|edit| edit.event),
-            deleted: state.deleted_by,
-            reactions: state.reactions.clone(),
-        };
-        (*target, marks)
-    });
     let body = CommitRecord {
         conversation,
         commit: taken.commit.to_raw(),
         events,
         late: taken.late,
         at: super::now(),
-        marks: marks.collect(),
-        void: taken
-            .voided
-            .iter()
-            .map(|(event, code)| (*event, (*code).to_owned()))
-            .collect(),
+        marks: marks(&taken.touched),
+        void: voided(&taken.voided),
         stand: taken.stands_again.clone(),
         erase: taken.erase.clone(),
         members: taken.roles.iter().map(member).collect(),
@@ -158,29 +233,59 @@ fn announcement(
             item: Box::new(item),
         }));
     }
-    for (target, _) in &taken.touched {
-        common.push(Live::Line(conversation, LogKind::Changed, *target, None));
+    let changes = Changed {
+        touched: &taken.touched,
+        voided: &taken.voided,
+        stands_again: &taken.stands_again,
+        state: &taken.state,
+    };
+    changes.told(conversation, &mut common);
+    let own = roles_told(conversation, me, &taken.roles);
+    Announcement {
+        common: Arc::new(common),
+        own,
+        users,
     }
-    for (event, code) in &taken.voided {
-        let reason = (*code).to_owned();
-        common.push(Live::Ready(Change::Vanished {
-            conversation,
-            event: *event,
-            reason,
-        }));
+}
+
+/// What changed of lines that were there before.
+struct Changed<'a> {
+    touched: &'a [(EventId, MessageState)],
+    voided: &'a [(EventId, &'static str)],
+    stands_again: &'a [EventId],
+    state: &'a [(String, Option<EventId>)],
+}
+
+impl Changed<'_> {
+    fn told(&self, conversation: ConversationId, common: &mut Vec<Live>) {
+        for (target, _) in self.touched {
+            common.push(Live::Line(conversation, LogKind::Changed, *target, None));
+        }
+        for (event, code) in self.voided {
+            let reason = (*code).to_owned();
+            common.push(Live::Ready(Change::Vanished {
+                conversation,
+                event: *event,
+                reason,
+            }));
+        }
+        for event in self.stands_again {
+            common.push(Live::Line(conversation, LogKind::Appeared, *event, None));
+        }
+        let mut fields = self.state.iter();
+        if fields.any(|(field, _)| !field.starts_with("name|")) {
+            common.push(Live::Summary(conversation));
+        }
     }
-    for event in &taken.stands_again {
-        common.push(Live::Line(conversation, LogKind::Appeared, *event, None));
-    }
-    if taken
-        .state
-        .iter()
-        .any(|(field, _)| !field.starts_with("name|"))
-    {
-        common.push(Live::Summary(conversation));
-    }
+}
+
+fn roles_told(
+    conversation: ConversationId,
+    me: &ServerId,
+    roles: &[RoleChange],
+) -> BTreeMap<UserId, Vec<Live>> {
     let mut own: BTreeMap<UserId, Vec<Live>> = BTreeMap::new();
-    for change in taken.roles.iter().filter(|change| change.home == *me) {
+    for change in roles.iter().filter(|change| change.home == *me) {
         own.entry(change.user)
             .or_default()
             .push(if change.role == Role::None {
@@ -189,9 +294,5 @@ fn announcement(
                 Live::Summary(conversation)
             });
     }
-    Announcement {
-        common: Arc::new(common),
-        own,
-        users,
-    }
+    own
 }

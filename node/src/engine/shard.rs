@@ -10,6 +10,7 @@ use std::{
 
 use comity_protocol::{
     event::{SealedContent, SignedEvent},
+    ids::Nonce,
     replication::Input,
     session::{Accepted, Change, WireError},
     shard::{Opening, Output, ReplyTo, Shard, Submission},
@@ -167,8 +168,24 @@ impl ShardState {
                 let delivery = self.machine.delivery(&conversation, &event, store);
                 let _ = reply.send(delivery);
             }
-            Command::IdentityLearnt | Command::Tick => {
+            Command::Records(of, records) => {
+                self.machine
+                    .records(now(), of, records, store, &mut self.out);
+            }
+            Command::ServeRecords(of, from) => {
+                let records = self.machine.serve_records(&of, from, store);
+                self.answer(Input::ServedRecords(of, records));
+            }
+            Command::IdentityLearnt => {
                 self.machine.release(now(), store, &mut self.out);
+            }
+            Command::Tick => {
+                self.machine.release(now(), store, &mut self.out);
+                let mut nonce = [0; 16];
+                if getrandom::fill(&mut nonce).is_ok() {
+                    let nonce = Nonce::from_bytes(nonce);
+                    self.machine.checkpoint(now(), nonce, store, &mut self.out);
+                }
             }
             Command::Durable(done) => self.durable(*done),
             Command::Drain(done) => self.drains.push(done),
@@ -218,6 +235,7 @@ impl ShardState {
                     }
                 }
                 Output::Judged(ticket, judged) => self.answer(Input::Judged(ticket, judged)),
+                Output::RecordsTaken(of, need) => self.answer(Input::RecordsTaken(of, need)),
                 Output::Delivery {
                     conversation,
                     author,

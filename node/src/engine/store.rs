@@ -6,17 +6,19 @@ use comity_protocol::{
     commit::UnverifiedCommit,
     conversation::Conversation,
     event::SignedEvent,
+    identity::home_key,
     ids::{Blob, CommitId, ConversationId, DeviceKey, PublicKey, ServerId, UserId},
     link::{Bundle, ContentSlot},
     replication::ForPeers,
     session::{Code, WireError},
     shard::{Store, Stored},
+    signing::SecretKey,
 };
 use comity_storage::{ReadError, StoredRecord};
 
 use super::Shared;
 use crate::{
-    records::{self, CommitRecord, Slot},
+    records::{self, CommitRecord, RootRecord, Slot, kind},
     rows::Rows,
 };
 
@@ -40,6 +42,17 @@ impl Store for Shared {
 
     fn had_device(&self, user: &UserId, device: &DeviceKey) -> Option<bool> {
         self.identities.had_device(user, device).ok().flatten()
+    }
+
+    fn had_home_key(&self, user: &UserId, key: &PublicKey) -> Option<bool> {
+        let log = self.identities.get(user).ok().flatten()?;
+        Some(log.had_home_key(key))
+    }
+
+    fn home_key(&self, user: &UserId) -> Option<SecretKey> {
+        let log = self.identities.get(user).ok().flatten()?;
+        let key = home_key(&self.users_key, log.nonce());
+        (log.home() == self.me && log.had_home_key(&key.public())).then_some(key)
     }
 
     fn key_of(&self, origin: &ServerId, epoch: u64) -> Option<PublicKey> {
@@ -104,6 +117,11 @@ fn conversation(
 fn restore(rows: &Rows, number: u64, conversation: &mut Conversation) -> Result<(), String> {
     let stored = rows.0.record(number).map_err(|error| error.to_string())?;
     let stored = stored.ok_or("the record is gone")?;
+    if stored.kind == kind::ROOT {
+        let record: RootRecord =
+            records::read(number, &stored.body).map_err(|error| error.to_string())?;
+        return conversation.restore_record(record.root);
+    }
     let record: CommitRecord =
         records::read(number, &stored.body).map_err(|error| error.to_string())?;
     let commit = UnverifiedCommit::decode(record.commit).map_err(|error| error.to_string())?;

@@ -138,6 +138,9 @@ impl Driver {
             let members = rows.members(&conversation, None, usize::MAX)?;
             let homes = members.into_iter().map(|(_, member)| member.home);
             self.machine.restore(conversation, row.offer, tips, homes);
+            if let Some(root) = rows.newest_root(&conversation)? {
+                self.machine.restore_root(conversation, root);
+            }
         }
         // Those whose last member is gone may not have heard of it yet.
         for (conversation, peer, until) in rows.ended()? {
@@ -412,6 +415,14 @@ impl Driver {
                     max_bytes,
                 };
                 self.engine.link_command(&range.conversation, command);
+            }
+            Output::Records(of, records) => {
+                let command = Command::Records(of, records);
+                self.engine.link_command(&of.conversation, command);
+            }
+            Output::ServeRecords(of, from) => {
+                let command = Command::ServeRecords(of, from);
+                self.engine.link_command(&of.conversation, command);
             }
             Output::Create(new) => {
                 let (conversation, reply) = (new.conversation(), None);

@@ -366,6 +366,7 @@ async fn an_offer_whose_owner_nobody_knows_is_asked_about_once() {
     };
     let genesis = Genesis::sign(root, &owner);
     peer.send(&Frame::Frontier {
+        root: None,
         conversation: genesis.conversation(),
         tips: vec![],
         offer: Offer::Group(genesis.raw().clone()),

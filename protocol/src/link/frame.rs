@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    commit::RawCommit,
+    commit::{RawCommit, RootRef},
     encoding::{self, DecodeError},
     event::{RawEvent, Tip},
     ids::{Blob, CommitId, ConversationId, Nonce, ServerId, UserId},
@@ -141,8 +141,25 @@ pub enum Frame {
         tips: Vec<Tip>,
         /// So that the receiver can know the conversation at all.
         offer: Offer,
+        /// The newest root record that stands, from 1 on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        root: Option<RootRef>,
         /// The receiver is to answer with its own.
         reply: bool,
+    },
+    /// Asks for root records.
+    WantRecords {
+        /// Of which conversation.
+        conversation: ConversationId,
+        /// From this number on.
+        from: u64,
+    },
+    /// Root records, each after the one it follows: asked for, or new at the sender.
+    Records {
+        /// Of which conversation.
+        conversation: ConversationId,
+        /// At most 64.
+        records: Vec<RawRoot>,
     },
     /// Identity logs that the items behind it need.
     Identities {

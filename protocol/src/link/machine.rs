@@ -9,10 +9,12 @@ use super::{
     outbox::{Outbox, Progress, after},
 };
 use crate::{
+    commit::RootRef,
     encoding::strictly_increasing,
     event::Tip,
     ids::{Blob, ConversationId, Nonce, ServerId, UserId},
     limits::{ANTI_ENTROPY_MS, LINK_WINDOW_BYTES, LINK_WINDOW_ITEMS, WANT_BYTES_MAX},
+    root::RawRoot,
     session::Code,
     time::Timestamp,
 };
@@ -21,6 +23,10 @@ use crate::{
 const FINGERPRINTS_MAX: usize = 1_024;
 /// Identity logs in one frame: each costs the checking of all its signatures.
 const LOGS_MAX: usize = 64;
+/// Root records in one frame.
+pub const RECORDS_MAX: usize = 64;
+/// Frames of root records of one peer that are judged at once.
+const RECORDING_MAX: usize = 16;
 /// Users whose identity log this peer was given; beyond it the set starts anew.
 const INTRODUCED_MAX: usize = 100_000;
 /// Bytes read from the own chain at once.
@@ -39,6 +45,8 @@ pub trait World {
     fn frontier(&self, conversation: &ConversationId) -> Option<Vec<Tip>>;
     /// What makes the conversation known to somebody else.
     fn offer(&self, conversation: &ConversationId) -> Option<Offer>;
+    /// The newest root record from 1 on that stands and is durable.
+    fn root(&self, conversation: &ConversationId) -> Option<RootRef>;
 }
 
 /// What happened.
@@ -85,6 +93,24 @@ pub enum Input {
     },
     /// An item that waits names these, which the peer may have.
     Missing(Vec<Range>),
+    /// An item or record that waits names a root record; the peer may have those from this number.
+    LacksRecords(ConversationId, u64),
+    /// A root record is durable.
+    Recorded(ConversationId, RawRoot),
+    /// Answer to [`Output::ServeRecords`].
+    ServedRecords {
+        /// As in the output.
+        session: u64,
+        /// As in the output.
+        conversation: ConversationId,
+        /// Each after the one it follows.
+        records: Vec<RawRoot>,
+    },
+    /// Everything of one [`Output::Records`] was judged.
+    RecordsTaken {
+        /// As in the output.
+        session: u64,
+    },
     /// Everything of one [`Output::Take`] was judged.
     Taken {
         /// As in the output.
@@ -170,6 +196,25 @@ pub enum Output {
         /// At most.
         max_bytes: u64,
     },
+    /// Serve root records from this number on if the peer may have them; answer with
+    /// [`Input::ServedRecords`].
+    ServeRecords {
+        /// To be given back.
+        session: u64,
+        /// To be given back.
+        conversation: ConversationId,
+        /// First number.
+        from: u64,
+    },
+    /// Take in root records, then answer with [`Input::RecordsTaken`].
+    Records {
+        /// To be given back.
+        session: u64,
+        /// Where.
+        conversation: ConversationId,
+        /// The records.
+        records: Vec<RawRoot>,
+    },
     /// Take in identity logs.
     Identities(Vec<Identity>),
     /// Answer about a user with [`Input::Resolved`].
@@ -214,6 +259,8 @@ pub struct Link {
     judging: BTreeMap<u64, usize>,
     judging_bytes: usize,
     serving: usize,
+    /// Frames of root records that are being judged.
+    recording: usize,
     fetcher: Fetcher,
     introduced: BTreeSet<UserId>,
     lookups: BTreeMap<u64, Query>,
@@ -241,6 +288,7 @@ impl Link {
             judging: BTreeMap::new(),
             judging_bytes: 0,
             serving: 0,
+            recording: 0,
             fetcher: Fetcher::default(),
             introduced: BTreeSet::new(),
             lookups: BTreeMap::new(),
@@ -328,6 +376,32 @@ impl Link {
                 self.verdicts.push((n, verdict));
             }
             Input::Missing(ranges) => ranges.into_iter().for_each(|r| self.fetcher.queue(r)),
+            Input::LacksRecords(conversation, from) => self.want_records(conversation, from, out),
+            Input::Recorded(conversation, raw) => {
+                if self.is_open() && self.takes_records(&conversation) {
+                    let records = vec![raw];
+                    let frame = Frame::Records {
+                        conversation,
+                        records,
+                    };
+                    out.push(Output::Send(FrameChannel::Live, frame));
+                }
+            }
+            Input::ServedRecords {
+                session,
+                conversation,
+                records,
+            } if session == self.session => {
+                self.serving = self.serving.saturating_sub(1);
+                let frame = Frame::Records {
+                    conversation,
+                    records,
+                };
+                out.push(Output::Send(FrameChannel::Bulk, frame));
+            }
+            Input::RecordsTaken { session } if session == self.session => {
+                self.recording = self.recording.saturating_sub(1);
+            }
             Input::Taken { session, id } if session == self.session => self.fetcher.taken(id),
             Input::Served {
                 session,
@@ -380,6 +454,8 @@ impl Link {
             | Input::Judged { .. }
             | Input::Taken { .. }
             | Input::Served { .. }
+            | Input::ServedRecords { .. }
+            | Input::RecordsTaken { .. }
             | Input::Resolved { .. } => {}
         }
         self.pump(now, out);
@@ -398,6 +474,7 @@ impl Link {
         self.judging.clear();
         self.judging_bytes = 0;
         self.serving = 0;
+        self.recording = 0;
         self.fetcher.reset();
         self.introduced.clear();
         self.outboxes.values_mut().for_each(Outbox::reset);
@@ -435,10 +512,12 @@ impl Link {
                 conversation,
                 tips,
                 offer,
+                root,
                 reply,
             } => {
                 if strictly_increasing(&tips) {
                     self.frontier(conversation, &tips, offer, reply, world, out);
+                    self.compare_records(conversation, root, world, out);
                 } else {
                     out.push(Output::Close("a frontier out of order"));
                 }
@@ -482,6 +561,34 @@ impl Link {
                     id,
                     range,
                     max_bytes: max_bytes.min(WANT_BYTES_MAX),
+                });
+            }
+            Frame::WantRecords { conversation, from } => {
+                if self.serving >= SERVING_MAX {
+                    return out.push(Output::Close("more wants than are answered at once"));
+                }
+                self.serving += 1;
+                out.push(Output::ServeRecords {
+                    session: self.session,
+                    conversation,
+                    from,
+                });
+            }
+            Frame::Records {
+                conversation,
+                records,
+            } => {
+                if records.len() > RECORDS_MAX || self.recording >= RECORDING_MAX {
+                    return out.push(Output::Close("more root records than are taken at once"));
+                }
+                if records.is_empty() {
+                    return;
+                }
+                self.recording += 1;
+                out.push(Output::Records {
+                    session: self.session,
+                    conversation,
+                    records,
                 });
             }
             Frame::Have { id, bundles, next } => {
@@ -549,7 +656,10 @@ impl Link {
             .outboxes
             .iter()
             .filter(|(_, outbox)| outbox.is_open())
-            .filter_map(|(c, _)| Some((*c, self.fingerprint(&world.frontier(c)?)?)))
+            .filter_map(|(c, _)| {
+                let fingerprint = self.fingerprint(&world.frontier(c)?, world.root(c))?;
+                Some((*c, fingerprint))
+            })
             .collect();
         for fingerprints in shared.chunks(FINGERPRINTS_MAX) {
             let frame = Frame::Shared {
@@ -559,13 +669,16 @@ impl Link {
         }
     }
 
-    fn fingerprint(&self, tips: &[Tip]) -> Option<Blob> {
+    fn fingerprint(&self, tips: &[Tip], root: Option<RootRef>) -> Option<Blob> {
         let mut hasher = blake3::Hasher::new_keyed(&self.key?);
         for tip in tips {
             hasher.update(tip.home.as_bytes());
             hasher.update(&tip.epoch.to_be_bytes());
             hasher.update(&tip.seq.to_be_bytes());
             hasher.update(tip.id.as_bytes());
+        }
+        if let Some(root) = root {
+            hasher.update(root.id.as_bytes());
         }
         Some(Blob(hasher.finalize().as_bytes()[..16].to_vec()))
     }
@@ -587,7 +700,7 @@ impl Link {
             let ours = world.frontier(&conversation);
             let same = ours
                 .as_ref()
-                .and_then(|t| self.fingerprint(t))
+                .and_then(|t| self.fingerprint(t, world.root(&conversation)))
                 .is_some_and(|f| f == theirs);
             match self.outboxes.get_mut(&conversation) {
                 Some(outbox) if same => {
@@ -632,9 +745,42 @@ impl Link {
             conversation,
             tips,
             offer,
+            root: world.root(&conversation),
             reply,
         };
         out.push(Output::Send(FrameChannel::Live, frame));
+    }
+
+    /// Whether the peer has a member in a conversation, as far as is known.
+    fn takes_records(&self, conversation: &ConversationId) -> bool {
+        self.outboxes
+            .get(conversation)
+            .is_some_and(|outbox| outbox.until.is_none())
+    }
+
+    fn want_records(&self, conversation: ConversationId, from: u64, out: &mut Vec<Output>) {
+        if self.is_open() {
+            let frame = Frame::WantRecords { conversation, from };
+            out.push(Output::Send(FrameChannel::Bulk, frame));
+        }
+    }
+
+    /// Asks for records that the peer has and this server lacks: newer ones, or a twin.
+    fn compare_records(
+        &self,
+        conversation: ConversationId,
+        theirs: Option<RootRef>,
+        world: &dyn World,
+        out: &mut Vec<Output>,
+    ) {
+        if world.frontier(&conversation).is_none() {
+            return;
+        }
+        let ours = world.root(&conversation);
+        let held = ours.map_or(0, |root| root.n);
+        if let Some(theirs) = theirs.filter(|theirs| Some(*theirs) != ours && theirs.n >= held) {
+            self.want_records(conversation, theirs.n.min(held + 1), out);
+        }
     }
 
     fn frontier(

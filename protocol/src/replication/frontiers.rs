@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
+    commit::RootRef,
     event::Tip,
     ids::ConversationId,
     link::{Offer, World},
@@ -12,6 +13,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Frontiers {
     conversations: BTreeMap<ConversationId, (Vec<Tip>, Offer)>,
+    /// Newest root records from 1 on.
+    roots: BTreeMap<ConversationId, RootRef>,
 }
 
 impl Frontiers {
@@ -25,6 +28,10 @@ impl Frontiers {
         if let Some((held, _)) = self.conversations.get_mut(conversation) {
             *held = tips;
         }
+    }
+
+    pub(super) fn set_root(&mut self, conversation: ConversationId, root: RootRef) {
+        self.roots.insert(conversation, root);
     }
 
     pub(super) fn knows(&self, conversation: &ConversationId) -> bool {
@@ -43,5 +50,9 @@ impl World for Frontiers {
         self.conversations
             .get(conversation)
             .map(|(_, offer)| offer.clone())
+    }
+
+    fn root(&self, conversation: &ConversationId) -> Option<RootRef> {
+        self.roots.get(conversation).copied()
     }
 }

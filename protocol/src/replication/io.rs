@@ -4,10 +4,12 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::NewConversation;
 use crate::{
+    commit::RootRef,
     event::Tip,
     identity::{IdentityError, IdentityLog},
     ids::{ConversationId, Nonce, ServerId, UserId},
     link::{Bundle, Frame, FrameChannel, Offer, Query, Range, Verdict},
+    root::RawRoot,
     session::Code,
 };
 
@@ -56,6 +58,8 @@ pub struct Judged {
     pub missing: Vec<Range>,
     /// Users whose identity logs it waits for.
     pub users: Vec<UserId>,
+    /// It waits for root records from this number on, of this conversation.
+    pub records: Option<(ConversationId, u64)>,
     /// It follows an earlier `waiting`.
     pub again: bool,
 }
@@ -68,6 +72,7 @@ impl Judged {
             verdict,
             missing: Vec::new(),
             users: Vec::new(),
+            records: None,
             again: false,
         }
     }
@@ -106,6 +111,45 @@ pub enum Committed {
         /// Other homes that ceased to.
         left: Vec<ServerId>,
     },
+    /// A root record was taken.
+    Record {
+        /// Where.
+        conversation: ConversationId,
+        /// The newest that stands.
+        newest: RootRef,
+        /// As it travels.
+        raw: RawRoot,
+        /// End of the own chain.
+        own_tip: Option<u64>,
+        /// Other homes that take part from here on.
+        joined: Vec<ServerId>,
+        /// Other homes that ceased to.
+        left: Vec<ServerId>,
+    },
+}
+
+/// Root records of a peer that are being judged.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct RecordsOf {
+    /// The peer.
+    pub peer: ServerId,
+    /// Of its link.
+    pub session: u64,
+    /// Where.
+    pub conversation: ConversationId,
+}
+
+/// What root records wait for.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct RecordsNeed {
+    /// Commits.
+    pub missing: Vec<Range>,
+    /// Users whose identity logs.
+    pub users: Vec<UserId>,
+    /// Records from this number on.
+    pub from: Option<u64>,
+    /// How many were refused for good.
+    pub refused: u64,
 }
 
 /// The identity logs and accounts held here.
@@ -156,6 +200,10 @@ pub enum Input {
         /// The seq to go on with.
         next: Option<u64>,
     },
+    /// Answer to [`Output::Records`].
+    RecordsTaken(RecordsOf, RecordsNeed),
+    /// Answer to [`Output::ServeRecords`].
+    ServedRecords(RecordsOf, Vec<RawRoot>),
     /// Somebody here wants to know about a user, of one server or of all that are linked.
     Lookup {
         /// Comes back with [`Output::Answered`]; never given before.
@@ -214,6 +262,11 @@ pub enum Output {
         /// At most.
         max_bytes: u64,
     },
+    /// Have root records judged by their conversation; answer with [`Input::RecordsTaken`].
+    Records(RecordsOf, Vec<RawRoot>),
+    /// Serve root records from this number on if the peer may have them; answer with
+    /// [`Input::ServedRecords`].
+    ServeRecords(RecordsOf, u64),
     /// Make a conversation known that a peer offered.
     Create(NewConversation),
     /// A peer stored the own chain up to here.

@@ -116,6 +116,7 @@ fn an_offer_is_taken_once_the_log_of_its_owner_came_and_only_if_he_signed_it() {
             conversation: genesis.conversation(),
             tips: vec![],
             offer: Offer::Group(genesis.raw().clone()),
+            root: None,
             reply: false,
         };
         let out = here.input(T, Input::Frame(server(2), frontier));

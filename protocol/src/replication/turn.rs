@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Committed, Directory, ForPeers, Judged, Note, Output, Peer, Replication, Ticket, lookups::Why,
+    Committed, Directory, ForPeers, Judged, Note, Output, Peer, RecordsNeed, RecordsOf,
+    Replication, Ticket, lookups::Why,
 };
 use crate::{
     commit::UnverifiedCommit,
@@ -93,6 +94,32 @@ impl Turn<'_> {
                 range,
                 max_bytes,
             }),
+            link::Output::ServeRecords {
+                session,
+                conversation,
+                from,
+            } => {
+                let peer = server;
+                let of = RecordsOf {
+                    peer,
+                    session,
+                    conversation,
+                };
+                self.out.push(Output::ServeRecords(of, from));
+            }
+            link::Output::Records {
+                session,
+                conversation,
+                records,
+            } => {
+                let peer = server;
+                let of = RecordsOf {
+                    peer,
+                    session,
+                    conversation,
+                };
+                self.out.push(Output::Records(of, records));
+            }
             link::Output::Identities(logs) => {
                 for log in &logs {
                     self.learn(server, log);
@@ -159,6 +186,9 @@ impl Turn<'_> {
             return;
         }
         self.needs(peer, judged.users, judged.missing);
+        if let Some((conversation, from)) = judged.records {
+            self.link(peer, link::Input::LacksRecords(conversation, from));
+        }
         if matches!(judged.verdict, Verdict::Refused(_)) {
             self.count_refused(&peer);
         }
@@ -176,6 +206,22 @@ impl Turn<'_> {
             }
             Ticket::Fetched { peer, session, id } => self.took(peer, session, id),
         }
+    }
+
+    pub(super) fn records_taken(&mut self, of: RecordsOf, need: RecordsNeed) {
+        let RecordsOf {
+            peer,
+            session,
+            conversation,
+        } = of;
+        self.needs(peer, need.users, need.missing);
+        if let Some(from) = need.from {
+            self.link(peer, link::Input::LacksRecords(conversation, from));
+        }
+        for _ in 0..need.refused {
+            self.count_refused(&peer);
+        }
+        self.link(peer, link::Input::RecordsTaken { session });
     }
 
     fn took(&mut self, server: ServerId, session: u64, id: u64) {
@@ -260,6 +306,26 @@ impl Turn<'_> {
                 }
                 if let Some((seq, bundle)) = own {
                     self.push(conversation, seq, bundle.as_ref());
+                }
+                for server in left {
+                    self.link(server, link::Input::LeftAt(conversation, own_tip));
+                }
+            }
+            Committed::Record {
+                conversation,
+                newest,
+                raw,
+                own_tip,
+                joined,
+                left,
+            } => {
+                self.machine.frontiers.set_root(conversation, newest);
+                for server in joined {
+                    self.link(server, link::Input::TakesPart(conversation, own_tip));
+                }
+                let servers: Vec<_> = self.machine.peers.keys().copied().collect();
+                for server in servers {
+                    self.link(server, link::Input::Recorded(conversation, raw.clone()));
                 }
                 for server in left {
                     self.link(server, link::Input::LeftAt(conversation, own_tip));

@@ -48,16 +48,22 @@ impl Shard {
                 for taken in all {
                     self.taken(id, taken, out);
                 }
+                self.records_released(now, id, store, out);
             }
             Received::Known => match open.on_disk.get_mut(&commit) {
                 Some(waiting) => waiting.push(Waiter::first(ticket)),
                 None => out.push(Output::Judged(ticket, Judged::of(Verdict::Stored))),
             },
-            Received::Waiting { commits, users, .. } => {
+            Received::Waiting {
+                commits,
+                record,
+                users,
+            } => {
                 let judged = Judged {
                     verdict: Verdict::Waiting,
                     missing: commits,
                     users,
+                    records: record.map(|record| (id, open.lacks_from(record))),
                     again: false,
                 };
                 out.push(Output::Judged(ticket, judged));

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     event::{Act, Content, Event},
     ids::{EventId, Nonce, Salt},
-    replication::Ticket,
+    replication::{RecordsNeed, RecordsOf, Ticket},
     root::{Genesis, Root},
 };
 
@@ -22,6 +22,11 @@ fn server_key(n: u8) -> SecretKey {
 
 fn owner() -> (UserId, SecretKey) {
     (UserId::from_bytes([7; 32]), SecretKey::from_seed([7; 32]))
+}
+
+/// The key by which home 1 speaks for the owner.
+fn speaks_for_owner() -> SecretKey {
+    SecretKey::from_seed([70; 32])
 }
 
 fn genesis(home: u8) -> Genesis {
@@ -95,6 +100,14 @@ impl Store for Disk {
 
     fn had_device(&self, _: &UserId, device: &DeviceKey) -> Option<bool> {
         Some(*device == owner().1.public())
+    }
+
+    fn had_home_key(&self, _: &UserId, key: &PublicKey) -> Option<bool> {
+        Some(*key == speaks_for_owner().public())
+    }
+
+    fn home_key(&self, user: &UserId) -> Option<SecretKey> {
+        (self.me == 1 && *user == owner().0).then(speaks_for_owner)
     }
 
     fn key_of(&self, origin: &ServerId, _: u64) -> Option<PublicKey> {
@@ -307,4 +320,148 @@ fn nothing_is_committed_on_an_own_chain_that_peers_may_hold_more_of() {
     shard.send(T0, event, content, ReplyTo(2), &disk, &mut out);
     shard.commit(T0, &mut out);
     assert_eq!(submissions(&mut out).len(), 1);
+}
+
+/// A grant by the owner, committed and stored.
+fn grant(shard: &mut Shard, disk: &Disk, n: u8, out: &mut Vec<Output>) {
+    let (author, key) = owner();
+    let event = Event {
+        conversation: genesis(1).conversation(),
+        author,
+        device: key.public(),
+        nonce: Nonce::from_bytes([n; 16]),
+        claims: Role::Owner,
+        act: Act::Grant(crate::event::Grant {
+            target: crate::event::Target::User {
+                user: UserId::from_bytes([9; 32]),
+                home: server(2),
+            },
+            role: Role::Admin,
+            cut: vec![],
+            ban: false,
+            lifts: vec![],
+        }),
+        sent_at: T0,
+    };
+    shard.send(T0, event.sign(&key), None, ReplyTo(0), disk, out);
+    shard.commit(T0, out);
+}
+
+fn of(session: u64) -> RecordsOf {
+    RecordsOf {
+        peer: server(2),
+        session,
+        conversation: genesis(1).conversation(),
+    }
+}
+
+#[test]
+fn a_checkpoint_is_made_once_it_is_due_and_told_once_it_is_durable() {
+    let (mut shard, disk, mut out) = (shard(1), known(&[1]), Vec::new());
+    grant(&mut shard, &disk, 1, &mut out);
+    for submission in submissions(&mut out) {
+        shard.stored(submission.done, Ok(()), &mut out);
+    }
+    let nonce = Nonce::from_bytes([3; 16]);
+    shard.checkpoint(T0, nonce, &disk, &mut out);
+    assert!(submissions(&mut out).is_empty(), "not due");
+    let day = T0.plus_ms(crate::limits::CHECKPOINT_MS);
+    shard.checkpoint(day, nonce, &disk, &mut out);
+    let made = submissions(&mut out);
+    let [
+        Submission {
+            what: What::Record { taken, newest, .. },
+            committed: Committed::Record { raw, .. },
+            ..
+        },
+    ] = &made[..]
+    else {
+        panic!("{made:?}");
+    };
+    assert_eq!((taken.record, newest.n, taken.stands), (*newest, 1, true));
+    assert_eq!(*raw, taken.raw);
+    shard.checkpoint(day, nonce, &disk, &mut out);
+    assert!(submissions(&mut out).is_empty(), "made already");
+    // The peer that takes part now gets it, another does not.
+    assert_eq!(shard.serve_records(&of(1), 1, &disk), vec![raw.clone()]);
+    assert!(shard.serve_records(&of(1), 2, &disk).is_empty());
+    let stranger = RecordsOf {
+        peer: server(5),
+        ..of(1)
+    };
+    assert!(shard.serve_records(&stranger, 1, &disk).is_empty());
+}
+
+#[test]
+fn a_record_of_a_peer_waits_for_commits_and_releases_what_waited_for_it() {
+    let (mut owners, disk, mut out) = (shard(1), known(&[1]), Vec::new());
+    grant(&mut owners, &disk, 1, &mut out);
+    let mut bundles = Vec::new();
+    let mut settle = |shard: &mut Shard, out: &mut Vec<Output>| {
+        let mut records = Vec::new();
+        for submission in submissions(out) {
+            match &submission.what {
+                What::Commit { taken, .. } => bundles.push(taken.to_bundle().0),
+                What::Record { taken, .. } => records.push(taken.raw.clone()),
+                What::Conversation { .. } => {}
+            }
+            shard.stored(submission.done, Ok(()), out);
+        }
+        records
+    };
+    settle(&mut owners, &mut out);
+    let day = T0.plus_ms(crate::limits::CHECKPOINT_MS);
+    owners.checkpoint(day, Nonce::from_bytes([3; 16]), &disk, &mut out);
+    let records = settle(&mut owners, &mut out);
+    let (event, content) = message(2);
+    owners.send(day, event, content, ReplyTo(1), &disk, &mut out);
+    owners.commit(day, &mut out);
+    settle(&mut owners, &mut out);
+    let [first, second] = &bundles[..] else {
+        panic!("{bundles:?}");
+    };
+
+    let (mut other, mut out) = (shard(2), Vec::new());
+    let disk = Disk {
+        me: 2,
+        ..known(&[1, 2])
+    };
+    other.records(day, of(1), records.clone(), &disk, &mut out);
+    let needs = |out: &mut Vec<Output>| {
+        let need = out.iter().find_map(|o| match o {
+            Output::RecordsTaken(_, need) => Some(need.clone()),
+            _ => None,
+        });
+        out.clear();
+        need.unwrap()
+    };
+    let need = needs(&mut out);
+    assert_eq!((need.missing.len(), need.from, need.refused), (1, None, 0));
+    let ticket = |id| Ticket::Fetched {
+        peer: server(1),
+        session: 1,
+        id,
+    };
+    // The commit that names the record comes before what the record waits for.
+    other.judge(day, second.clone(), ticket(1), &disk, &mut out);
+    let waits = out.iter().find_map(|o| match o {
+        Output::Judged(_, judged) => Some((judged.verdict, judged.records)),
+        _ => None,
+    });
+    let from = Some((genesis(1).conversation(), 1));
+    assert_eq!(waits, Some((Verdict::Waiting, from)));
+    out.clear();
+    other.judge(day, first.clone(), ticket(2), &disk, &mut out);
+    let kinds: Vec<&str> = submissions(&mut out)
+        .iter()
+        .map(|submission| match submission.what {
+            What::Conversation { .. } => "conversation",
+            What::Record { .. } => "record",
+            What::Commit { .. } => "commit",
+        })
+        .collect();
+    assert_eq!(kinds, ["commit", "record", "commit"], "what was waited for");
+    // The same again, and one that follows nothing held.
+    other.records(day, of(1), records, &disk, &mut out);
+    assert_eq!(needs(&mut out), RecordsNeed::default());
 }

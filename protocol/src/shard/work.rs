@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use crate::{
-    conversation::{RoleChange, Taken},
+    commit::RootRef,
+    conversation::{RoleChange, Taken, TakenRecord},
     event::Tip,
     ids::{CommitId, ConversationId, EventId, ServerId, UserId},
     link::{Offer, Verdict},
-    replication::{Committed, Judged, Ticket},
+    replication::{Committed, Judged, RecordsNeed, RecordsOf, Ticket},
     session::{Accepted, Code, Place, WireError},
 };
 
@@ -31,6 +32,8 @@ pub enum Output {
     Created(ReplyTo, Result<(), WireError>),
     /// Hand a verdict to the links.
     Judged(Ticket, Judged),
+    /// Root records of a peer were judged.
+    RecordsTaken(RecordsOf, RecordsNeed),
     /// Tell an author how far his event got.
     Delivery {
         /// Where.
@@ -75,6 +78,15 @@ pub enum What {
         /// Members before any commit.
         members: Vec<RoleChange>,
     },
+    /// A root record and what it changed.
+    Record {
+        /// These.
+        taken: Box<TakenRecord>,
+        /// The newest that stands.
+        newest: RootRef,
+        /// Homes that take part no longer, and the end of the own chain that they are to have.
+        ended: Vec<(ServerId, Option<u64>)>,
+    },
     /// A commit and what it changed.
     Commit {
         /// These.
@@ -101,6 +113,8 @@ pub enum Submitted {
     Conversation,
     /// A commit.
     Commit(CommitId),
+    /// A root record.
+    Record(RootRef),
 }
 
 impl Done {
@@ -122,6 +136,7 @@ impl Done {
         match &self.work {
             Work::Conversation => Submitted::Conversation,
             Work::Commit { commit, .. } => Submitted::Commit(*commit),
+            Work::Record(record) => Submitted::Record(*record),
         }
     }
 }
@@ -130,6 +145,8 @@ impl Done {
 pub(super) enum Work {
     /// A conversation that is new here.
     Conversation,
+    /// A root record.
+    Record(RootRef),
     /// A commit.
     Commit {
         commit: CommitId,

@@ -3,18 +3,18 @@
 use std::collections::BTreeSet;
 
 use comity_protocol::{
-    commit::Commit,
+    commit::{Commit, RootRef},
     event::{Act, Content, Event, SealedContent, Tip},
     ids::{
-        Blob, CommitId, ConversationId, EventId, Nonce, PublicKey, Salt, ServerId, Signature,
-        UserId,
+        Blob, CommitId, ConversationId, EventId, Nonce, PublicKey, RootId, Salt, ServerId,
+        Signature, UserId,
     },
     link::{
         Bundle, ContentSlot, Frame, FrameChannel, Input, Link, Offer, Output, Query, Range,
         Verdict, World, decode_frame, encode_frame,
     },
     role::Role,
-    root::{RawRoot, RootSignature, RootSigner},
+    root::{Ballot, RawRoot, RootSignature, RootSigner},
     session::Code,
     signing::SecretKey,
     time::{Hlc, Timestamp},
@@ -115,10 +115,22 @@ fn frames() -> Vec<Frame> {
             signature: Signature::from_bytes([8; 64]),
         }],
     });
-    let frontier = |offer, reply| Frame::Frontier {
+    let record = match &group {
+        Offer::Group(raw) => RawRoot {
+            ballot: Some(Ballot { round: 3, by: ME }),
+            ..raw.clone()
+        },
+        Offer::Direct(..) => unreachable!("a group"),
+    };
+    let root = RootRef {
+        n: 7,
+        id: RootId::from_bytes([9; 32]),
+    };
+    let frontier = |offer, reply: bool| Frame::Frontier {
         conversation,
         tips: tips(),
         offer,
+        root: reply.then_some(root),
         reply,
     };
     let range = Range {
@@ -140,6 +152,14 @@ fn frames() -> Vec<Frame> {
         Frame::Ask { conversation },
         frontier(group, true),
         frontier(Offer::Direct(USER, OTHER), false),
+        Frame::WantRecords {
+            conversation,
+            from: 3,
+        },
+        Frame::Records {
+            conversation,
+            records: vec![record],
+        },
         Frame::Identities {
             logs: vec![vec![Blob(vec![0xa0]), Blob(vec![0xa1])]],
         },
@@ -220,6 +240,10 @@ impl World for OneConversation {
     fn offer(&self, _: &ConversationId) -> Option<Offer> {
         Some(Offer::Direct(USER, OTHER))
     }
+
+    fn root(&self, _: &ConversationId) -> Option<RootRef> {
+        None
+    }
 }
 
 #[test]
@@ -250,13 +274,15 @@ fn link_json_is_read_as_it_says() {
         | Frame::Shared { .. }
         | Frame::Ask { .. }
         | Frame::Frontier { .. }
+        | Frame::WantRecords { .. }
+        | Frame::Records { .. }
         | Frame::Identities { .. }
         | Frame::Push { .. }
         | Frame::Verdicts { .. }
         | Frame::Want { .. }
         | Frame::Have { .. }
         | Frame::Lookup { .. }
-        | Frame::Found { .. } => 11,
+        | Frame::Found { .. } => 13,
     };
     assert_eq!(names.len(), frame(&file.frames[0].json), "{names:?}");
 }

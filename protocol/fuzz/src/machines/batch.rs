@@ -3,6 +3,7 @@
 use std::cell::OnceCell;
 
 use comity_protocol::{
+    commit::RootRef,
     conversation::{CheckedBundle, Conversation, Received},
     encoding,
     event::Tip,
@@ -61,6 +62,11 @@ impl Known for Held<'_> {
 
     fn offer(&self, id: &ConversationId) -> Option<Offer> {
         (*id == self.0.id()).then(|| self.0.offer().clone())
+    }
+
+    fn root(&self, _: &ConversationId) -> Option<RootRef> {
+        let newest = self.0.newest_record().map(|(newest, _)| newest);
+        newest.filter(|newest| newest.n > 0)
     }
 }
 

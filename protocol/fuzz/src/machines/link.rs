@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use comity_protocol::{
+    commit::RootRef,
     event::Tip,
-    ids::{CommitId, ConversationId, Nonce, ServerId, UserId},
+    ids::{CommitId, ConversationId, Nonce, RootId, ServerId, UserId},
     limits::{LINK_WINDOW_BYTES, LINK_WINDOW_ITEMS, WANT_BYTES_MAX},
     link::{
         self, Bundle, Frame, Input, Link, Offer, Output, Query, Range, VERSION, Verdict, World,
@@ -89,6 +90,13 @@ impl World for Known {
             UserId::from_bytes([2; 32]),
         ))
     }
+
+    fn root(&self, _: &ConversationId) -> Option<RootRef> {
+        Some(RootRef {
+            n: 2,
+            id: RootId::from_bytes([6; 32]),
+        })
+    }
 }
 
 /// What the driver has not answered yet.
@@ -141,7 +149,7 @@ impl Driver {
             _ => (false, 0),
         };
         let _ = was_judged;
-        if matches!(input, Input::Served { .. }) {
+        if matches!(input, Input::Served { .. } | Input::ServedRecords { .. }) {
             self.owed.serving = self.owed.serving.saturating_sub(1);
         }
         let mut out = Vec::new();
@@ -205,6 +213,28 @@ impl Driver {
                     bundles,
                     next,
                 });
+            }
+            Output::ServeRecords {
+                session,
+                conversation,
+                ..
+            } => {
+                self.owed.serving += 1;
+                assert!(
+                    self.owed.serving <= SERVING_MAX,
+                    "more wants than are served at once"
+                );
+                let (session, conversation) = (*session, *conversation);
+                let records = vec![];
+                self.owed.answers.push(Input::ServedRecords {
+                    session,
+                    conversation,
+                    records,
+                });
+            }
+            Output::Records { session, .. } => {
+                let session = *session;
+                self.owed.answers.push(Input::RecordsTaken { session });
             }
             Output::Read {
                 session,

@@ -1,0 +1,210 @@
+//! Root records of the conversations: those of peers, and the checkpoints of this home.
+
+use super::{Output, Shard, Store, What, open::Open, work::Work};
+use crate::{
+    commit::RootRef,
+    conversation::{ReceivedRecord, RecordKeys, TakenRecord},
+    ids::{ConversationId, DeviceKey, Nonce, PublicKey, ServerId, UserId},
+    limits::LINK_FRAME_BYTES_MAX,
+    link::RECORDS_MAX,
+    replication::{Committed, RecordsNeed, RecordsOf},
+    root::RawRoot,
+    time::Timestamp,
+};
+
+impl Open {
+    /// From which number on records are asked for, so that `record` can be taken.
+    pub(super) fn lacks_from(&self, record: RootRef) -> u64 {
+        let newest = self.machine.newest_record();
+        let held = newest.map_or(0, |(newest, _)| newest.n);
+        // What follows a twin of a held one needs that too.
+        if record.n > held { held + 1 } else { 1 }
+    }
+}
+
+impl Shard {
+    /// Judges root records of a peer: answered with [`Output::RecordsTaken`].
+    pub fn records(
+        &mut self,
+        now: Timestamp,
+        of: RecordsOf,
+        records: Vec<RawRoot>,
+        store: &dyn Store,
+        out: &mut Vec<Output>,
+    ) {
+        let id = of.conversation;
+        let mut need = RecordsNeed::default();
+        let known = store.cannot_store().is_none() && self.known(&id, store).is_ok();
+        for raw in records.into_iter().filter(|_| known) {
+            let Some(open) = self.open.get_mut(&id) else {
+                break;
+            };
+            match with_keys(store, |keys| open.machine.receive_record(raw, keys)) {
+                ReceivedRecord::Taken(taken) => self.taken_record(id, *taken, out),
+                ReceivedRecord::Known => {}
+                ReceivedRecord::Waiting {
+                    record,
+                    commits,
+                    users,
+                } => {
+                    need.missing.extend(commits);
+                    need.users.extend(users);
+                    // Records come in order, so the one before was not sent: all of them are asked
+                    // for, since it may follow a twin.
+                    need.from = need.from.or(record.map(|_| 1));
+                }
+                ReceivedRecord::Refused(_, why) => {
+                    need.refused += 1;
+                    out.push(Output::Refused(Some(id), why.to_owned()));
+                }
+            }
+        }
+        out.push(Output::RecordsTaken(of, need));
+        self.records_released(now, id, store, out);
+    }
+
+    /// Root records from a number on, for a peer that takes part; as many as fit a frame.
+    pub fn serve_records(&mut self, of: &RecordsOf, from: u64, store: &dyn Store) -> Vec<RawRoot> {
+        let Ok(open) = self.known(&of.conversation, store) else {
+            return Vec::new();
+        };
+        if !open.peers.contains(&of.peer) {
+            return Vec::new();
+        }
+        let mut bytes = 0;
+        let fits = |raw: &&RawRoot| {
+            bytes += raw.root.0.len() + 256 * raw.signatures.len();
+            bytes <= LINK_FRAME_BYTES_MAX / 2
+        };
+        let records = open.machine.records_from(from).take(RECORDS_MAX);
+        records.take_while(fits).cloned().collect()
+    }
+
+    /// Makes the checkpoint of one conversation in which one is due, if there is any. `nonce` is
+    /// random.
+    pub fn checkpoint(
+        &mut self,
+        now: Timestamp,
+        nonce: Nonce,
+        store: &dyn Store,
+        out: &mut Vec<Output>,
+    ) {
+        if store.cannot_store().is_some() {
+            return;
+        }
+        let due = |(_, open): &(&ConversationId, &mut Open)| {
+            open.creating.is_none() && !open.is_mending() && open.machine.checkpoint_due(now)
+        };
+        let Some((id, open)) = self.open.iter_mut().find(due) else {
+            return;
+        };
+        let (id, epoch) = (*id, self.epoch);
+        let owner = open.machine.newest_record().map(|(_, root)| root.owner);
+        let Some(home_key) = owner.and_then(|owner| store.home_key(&owner)) else {
+            return;
+        };
+        let machine = &mut open.machine;
+        if let Some(taken) = machine.make_checkpoint(now, nonce, &home_key, (epoch, &self.key)) {
+            self.taken_record(id, taken, out);
+        }
+    }
+
+    /// Something came that records may have waited for.
+    pub(super) fn release_records(
+        &mut self,
+        now: Timestamp,
+        store: &dyn Store,
+        out: &mut Vec<Output>,
+    ) {
+        let waiting = |(_, open): &(&ConversationId, &Open)| open.machine.has_waiting_records();
+        let ids: Vec<_> = self
+            .open
+            .iter()
+            .filter(waiting)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            self.records_released(now, id, store, out);
+        }
+    }
+
+    /// Records that waited for commits, and commits that waited for records.
+    pub(super) fn records_released(
+        &mut self,
+        now: Timestamp,
+        id: ConversationId,
+        store: &dyn Store,
+        out: &mut Vec<Output>,
+    ) {
+        let devices = |user: &UserId, device: &DeviceKey| store.had_device(user, device);
+        loop {
+            let Some(open) = self.open.get_mut(&id) else {
+                return;
+            };
+            let records = if open.machine.has_waiting_records() {
+                with_keys(store, |keys| open.machine.release_records(keys))
+            } else {
+                Vec::new()
+            };
+            let commits = open.machine.release_waiting(now, &devices);
+            open.answer_given_up(out);
+            if records.is_empty() && commits.is_empty() {
+                return;
+            }
+            // A commit that was released may name a record that was, not the other way about: what
+            // a record waits for was taken before this.
+            for taken in records {
+                self.taken_record(id, taken, out);
+            }
+            for taken in commits {
+                self.taken(id, taken, out);
+            }
+        }
+    }
+
+    /// Sends a taken record on its way to the disk.
+    fn taken_record(&mut self, id: ConversationId, taken: TakenRecord, out: &mut Vec<Output>) {
+        let me = self.me;
+        let Some(open) = self.open.get_mut(&id) else {
+            return;
+        };
+        let Some((newest, _)) = open.machine.newest_record() else {
+            return;
+        };
+        let users = open.roles(&me, &taken.changes.roles);
+        let other = |home: &&ServerId| **home != me;
+        let homes = &taken.changes.homes;
+        let joined: Vec<_> = homes.joined.iter().filter(other).copied().collect();
+        let left: Vec<_> = homes.left.iter().filter(other).copied().collect();
+        open.peers.extend(&joined);
+        open.peers.retain(|home| !left.contains(home));
+        let own_tip = open.own_tip;
+        let ended = left.iter().map(|home| (*home, own_tip)).collect();
+        let committed = Committed::Record {
+            conversation: id,
+            newest,
+            raw: taken.raw.clone(),
+            own_tip,
+            joined,
+            left,
+        };
+        let work = Work::Record(taken.record);
+        let what = What::Record {
+            taken: Box::new(taken),
+            newest,
+            ended,
+        };
+        self.submit(id, what, users, committed, work, out);
+    }
+}
+
+fn with_keys<T>(store: &dyn Store, f: impl FnOnce(&RecordKeys<'_>) -> T) -> T {
+    let server = |server: &ServerId, epoch| store.key_of(server, epoch);
+    let device = |user: &UserId, device: &DeviceKey| store.had_device(user, device);
+    let home = |user: &UserId, key: &PublicKey| store.had_home_key(user, key);
+    f(&RecordKeys {
+        server: &server,
+        device: &device,
+        home: &home,
+    })
+}
