@@ -1,6 +1,7 @@
 //! What is claimed of the network, each claim executable and each able to fail.
 
 mod chaos;
+mod core_speed;
 mod hostile_input;
 mod ledger;
 pub mod outage;
@@ -25,6 +26,7 @@ pub static CLAIMS: &[&dyn Claim] = &[
     &power_cut::PowerCut,
     &store_recovery::StoreRecovery,
     &hostile_input::HostileInput,
+    &core_speed::CoreSpeed,
     &outage::Outage,
     &speed::Speed,
     &chaos::Chaos,

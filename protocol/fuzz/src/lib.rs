@@ -10,7 +10,7 @@
 //! - [`mutate`], [`cbor`], [`random`]: from a sound input to a hostile one.
 //! - [`run`]: many hostile inputs for one target, counted and measured.
 //! - [`allocation`]: an allocator that says what a call took.
-//! - [`world`]: homes, users and signed histories.
+//! - [`world`]: homes, users and signed histories; [`work`]: what speed is measured on.
 #![deny(missing_docs)]
 
 pub mod allocation;
@@ -22,6 +22,7 @@ pub mod random;
 pub mod run;
 pub mod seeds;
 mod target;
+pub mod work;
 pub mod world;
 
 pub use target::{Form, TARGETS, Target, find};

@@ -3,7 +3,7 @@
 use comity_protocol::{
     commit::{AuthorityChange, Commit, RootRef, SignedCommit},
     event::{Act, Grant, SealedContent, SignedEvent, Target, Tip},
-    ids::{Blob, CommitId},
+    ids::Blob,
     link::{Bundle, ContentSlot},
     role::Role,
     time::{Hlc, Timestamp},
@@ -28,20 +28,34 @@ struct Written {
     events: Vec<Said>,
 }
 
-/// A history in which every home has seen what was written up to [`Chronicle::lag`] commits ago.
+/// A commit with an act: its place, and how many such commits of each home it has seen.
+#[derive(Clone, Debug)]
+struct Acted {
+    tip: Tip,
+    seen: Vec<usize>,
+}
+
+/// A history in which every home has seen what was written up to [`Chronicle::lag`] commits ago and
+/// all acts, unless the homes are [`Chronicle::apart`].
 #[derive(Clone, Debug)]
 pub struct Chronicle {
     /// Who writes.
     pub world: World,
     /// Commits that are still on their way to other homes.
     pub lag: usize,
+    /// The homes hear nothing of each other until [`Chronicle::meet`].
+    pub apart: bool,
     written: Vec<Written>,
     /// Of each home: its newest commit.
     ends: Vec<Option<SignedCommit>>,
-    /// The newest commit with an act; it has seen all acts before it.
-    newest_act: Option<(usize, Tip)>,
-    /// Of each home: the act that its chain has seen last.
-    seen_act: Vec<Option<CommitId>>,
+    /// Of each home: its commits with acts.
+    acted: Vec<Vec<Acted>>,
+    /// Of each home: its newest commit that the others have heard of.
+    heard_ends: Vec<Option<Tip>>,
+    /// Of each home: how many of its commits with acts the others have heard of.
+    heard: Vec<usize>,
+    /// Of each home: how many of each home's its chain has seen.
+    seen: Vec<Vec<usize>>,
 }
 
 impl Chronicle {
@@ -52,11 +66,21 @@ impl Chronicle {
         Self {
             world,
             lag: 0,
+            apart: false,
             written: Vec::new(),
             ends: vec![None; homes],
-            newest_act: None,
-            seen_act: vec![None; homes],
+            acted: vec![Vec::new(); homes],
+            heard_ends: vec![None; homes],
+            heard: vec![0; homes],
+            seen: vec![vec![0; homes]; homes],
         }
+    }
+
+    /// The homes hear of each other again, and of all that was written meanwhile.
+    pub fn meet(&mut self) {
+        self.apart = false;
+        self.heard = self.acted.iter().map(Vec::len).collect();
+        self.heard_ends = (0..self.ends.len()).map(|home| self.end(home)).collect();
     }
 
     /// The owner makes everybody a member, and one user of every other home an admin.
@@ -102,6 +126,16 @@ impl Chronicle {
         self.ends[home].as_ref().map(SignedCommit::tip)
     }
 
+    /// The end of a home's chain as another home knows it.
+    #[must_use]
+    pub fn end_known(&self, by: usize, home: usize) -> Option<Tip> {
+        if by == home {
+            self.end(home)
+        } else {
+            self.heard_ends[home]
+        }
+    }
+
     /// Adds a commit of a home; gives its place.
     ///
     /// # Panics
@@ -112,17 +146,26 @@ impl Chronicle {
         let commit = self
             .commit(home, prev.as_ref(), &events)
             .sign(&self.world.homes[home].key);
-        let acts = events
-            .iter()
-            .any(|said| said.event.event().act.is_authority());
-        if let Some((_, tip)) = self.newest_act {
-            self.seen_act[home] = Some(tip.id);
+        for acted in self.unseen(home) {
+            for (seen, more) in self.seen[home].iter_mut().zip(&acted.seen) {
+                *seen = (*seen).max(*more);
+            }
         }
-        if acts {
-            self.newest_act = Some((home, commit.tip()));
-            self.seen_act[home] = Some(commit.id());
+        let acts = |said: &Said| said.event.event().act.is_authority();
+        if events.iter().any(acts) {
+            self.seen[home][home] += 1;
+            self.acted[home].push(Acted {
+                tip: commit.tip(),
+                seen: self.seen[home].clone(),
+            });
+            if !self.apart {
+                self.heard[home] = self.acted[home].len();
+            }
         }
         self.ends[home] = Some(commit.clone());
+        if !self.apart {
+            self.heard_ends[home] = self.end(home);
+        }
         self.written.push(Written {
             home,
             commit,
@@ -152,11 +195,26 @@ impl Chronicle {
         self.written.len() - 1
     }
 
+    /// What the next commit of a home names: the newest acts of others that it has heard of and not
+    /// seen, but for those that another one of them has seen.
+    fn unseen(&self, home: usize) -> Vec<Acted> {
+        let newest = |other: usize| self.acted[other].get(self.heard[other].checked_sub(1)?);
+        let new: Vec<(usize, &Acted)> = (0..self.acted.len())
+            .filter(|other| *other != home && self.heard[*other] > self.seen[home][*other])
+            .filter_map(|other| Some((other, newest(other)?)))
+            .collect();
+        let covered = |of: usize| {
+            let by =
+                |(other, acted): &(usize, &Acted)| *other != of && acted.seen[of] >= self.heard[of];
+            new.iter().any(by)
+        };
+        let named = new.iter().filter(|(other, _)| !covered(*other));
+        named.map(|(_, acted)| (*acted).clone()).collect()
+    }
+
     fn commit(&self, home: usize, prev: Option<&SignedCommit>, events: &[Said]) -> Commit {
-        let unseen = self
-            .newest_act
-            .filter(|(of, tip)| *of != home && self.seen_act[home] != Some(tip.id));
-        let tips: Vec<Tip> = unseen.into_iter().map(|(_, tip)| tip).collect();
+        let mut tips: Vec<Tip> = self.unseen(home).iter().map(|acted| acted.tip).collect();
+        tips.sort_unstable();
         let root = prev.is_none().then(|| RootRef {
             n: 0,
             id: self.world.genesis.id(),
@@ -164,10 +222,8 @@ impl Chronicle {
         let authority =
             (root.is_some() || !tips.is_empty()).then_some(AuthorityChange { tips, root });
         let arrived = self.written.len().saturating_sub(self.lag);
-        let other = self.written[..arrived]
-            .iter()
-            .rev()
-            .find(|w| w.home != home);
+        let others = if self.apart { 0 } else { arrived };
+        let other = self.written[..others].iter().rev().find(|w| w.home != home);
         Commit {
             v: 1,
             conversation: self.world.genesis.conversation(),
