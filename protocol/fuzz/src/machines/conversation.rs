@@ -322,7 +322,7 @@ fn hostile_event(it: &Prepared, made: &[CheckedBundle], choices: &mut Choices<'_
             on: choices.below(2) == 0,
         },
         2 => Act::Pin { target, on: true },
-        3 | 4 | 5 => {
+        3..=5 => {
             let (role, ban) = (role(choices), choices.below(2) == 0);
             Act::Grant(Grant {
                 target: Target::User {

@@ -95,13 +95,13 @@ pub(super) fn later_roots() -> Vec<RawRoot> {
                 .into_iter()
                 .collect(),
         };
-        noted(raw, &before.stewards)
+        noted(&raw, &before.stewards)
     });
     made.into_iter().flatten().collect()
 }
 
 /// The record with the notes of a majority.
-fn noted(raw: RawRoot, stewards: &[ServerId]) -> Option<RawRoot> {
+fn noted(raw: &RawRoot, stewards: &[ServerId]) -> Option<RawRoot> {
     let ballot = Ballot {
         round: 1,
         by: *stewards.first()?,
@@ -111,7 +111,7 @@ fn noted(raw: RawRoot, stewards: &[ServerId]) -> Option<RawRoot> {
     for server in stewards {
         let (mut acceptor, key) = (Steward::after(0), steward(server)?);
         acceptor.prepare(1, ballot, Vec::new()).ok()?;
-        let note = acceptor.propose(1, ballot, &raw, (0, &key), |_, _| Ok(()));
+        let note = acceptor.propose(1, ballot, raw, (0, &key), |_, _| Ok(()));
         let key_of = |_: &ServerId, _| Some(key.public());
         if let Some(whole) = proposal.noted(*server, note.ok()?, key_of).ok()? {
             return Some(whole);
