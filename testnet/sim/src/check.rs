@@ -1,0 +1,292 @@
+//! Whether the promises hold: written a second time and plainly, from what users sent, what they
+//! were answered, and the signed commits that the servers hold.
+
+mod history;
+mod ledger;
+mod oracle;
+mod reading;
+
+pub(crate) use ledger::Ledger;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use comity_protocol::{
+    ids::{CommitId, ConversationId, EventId, ServerId, UserId},
+    limits::WAITING_ITEMS_MAX,
+    role::Role,
+};
+
+use crate::{
+    disk::QUEUE_MAX,
+    rows::{Body, Known, Marks},
+    server::Server,
+    steps::{HEALS_MS, ROUNDS_MS},
+    world::World,
+};
+use history::{History, Raw};
+use ledger::Birth;
+use oracle::{Oracle, Owner};
+use reading::Reading;
+
+/// A broken promise.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Violation {
+    /// Which: P1 to P7, `authorship` or `secrecy`.
+    pub promise: &'static str,
+    /// What is wrong, and where.
+    pub what: String,
+}
+
+impl Violation {
+    pub(crate) fn new(promise: &'static str, what: impl Into<String>) -> Self {
+        let what = what.into();
+        Self { promise, what }
+    }
+}
+
+/// P7: nothing that waits in a server is more than its named bound.
+pub(crate) fn bounds(server: &Server) -> Result<(), Violation> {
+    let waits = server.disk.waiting();
+    if waits > QUEUE_MAX {
+        let what = format!("{waits} records wait for the disk");
+        return Err(Violation::new("P7", what));
+    }
+    let mut items: BTreeMap<ConversationId, usize> = BTreeMap::new();
+    for bundle in &server.hoard {
+        if let Some(id) = comity_protocol::replication::conversation_of(bundle) {
+            *items.entry(id).or_default() += 1;
+        }
+    }
+    let most = items.values().copied().max().unwrap_or(0);
+    if most > WAITING_ITEMS_MAX {
+        let what = format!("{most} items of one conversation wait");
+        return Err(Violation::new("P7", what));
+    }
+    Ok(())
+}
+
+/// The commits of one conversation that a server holds.
+fn commits<'a>(server: &'a Server, known: &'a Known) -> BTreeMap<CommitId, Raw<'a>> {
+    let raw = |number: &usize| match &server.disk.log[*number].body {
+        Body::Commit(record) => {
+            let events = record.events.iter().map(|entry| &entry.raw).collect();
+            Some((record.id, (&record.commit, events)))
+        }
+        _ => None,
+    };
+    known.order.iter().filter_map(raw).collect()
+}
+
+/// Looks at everything after a rest.
+pub(crate) fn everything(world: &World, nth: u64) -> Result<(), Violation> {
+    let conversations: BTreeSet<ConversationId> = world
+        .honest()
+        .flat_map(|n| world.servers[n].rows.known.keys().copied())
+        .collect();
+    for n in world.honest() {
+        world.ledger.all_there(&world.servers[n], n)?;
+    }
+    for conversation in conversations {
+        one(world, conversation, nth)?;
+    }
+    Ok(())
+}
+
+fn one(world: &World, conversation: ConversationId, nth: u64) -> Result<(), Violation> {
+    let holders: Vec<usize> = world
+        .honest()
+        .filter(|n| world.servers[*n].rows.known.contains_key(&conversation))
+        .collect();
+    let known = |n: usize| &world.servers[n].rows.known[&conversation];
+    let mut union = BTreeMap::new();
+    for n in &holders {
+        union.extend(commits(&world.servers[*n], known(*n)));
+    }
+    let whole = History::read(&union);
+    world.ledger.authors(&whole)?;
+    // Those that take part, by the commits of all of them.
+    let members = match world.ledger.birth(&conversation) {
+        Some(Birth::Group(owner)) => {
+            let oracle = Oracle::new(&whole, *owner);
+            Some(homes(world, &oracle))
+        }
+        Some(Birth::Direct(homes)) => Some(homes.clone()),
+        None => None,
+    };
+    let Some(members) = members else {
+        return Ok(());
+    };
+    let parts: Vec<usize> = holders
+        .iter()
+        .copied()
+        .filter(|n| members.contains(&world.servers[*n].id))
+        .collect();
+    let missing = world
+        .honest()
+        .find(|n| members.contains(&world.servers[*n].id) && !holders.contains(n));
+    if let Some(n) = missing {
+        let healed = healed(nth);
+        let what =
+            format!("server {n} has a member in {conversation} and does not know it {healed}");
+        return Err(Violation::new("P4", what));
+    }
+    let Some(first) = parts.first().copied() else {
+        return Ok(());
+    };
+    same_commits(world, conversation, &parts, nth)?;
+    let union = commits(&world.servers[first], known(first));
+    let history = History::read(&union);
+    if history.made.len() != union.len() {
+        let what =
+            format!("server {first} holds commits of {conversation} without what they build on");
+        return Err(Violation::new("P3", what));
+    }
+    for n in &parts {
+        let (a, b) = (known(first), known(*n));
+        if reads(a) != reads(b) || a.members != b.members || a.state != b.state {
+            let what = format!(
+                "servers {first} and {n} hold the same commits of {conversation} and show {}",
+                difference(a, b)
+            );
+            return Err(Violation::new("P3", what));
+        }
+    }
+    if let Some(Birth::Group(owner)) = world.ledger.birth(&conversation) {
+        as_the_rules_say(world, conversation, &history, *owner, &parts)?;
+    }
+    world.ledger.once_or_void(world, &conversation, &parts)
+}
+
+fn healed(nth: u64) -> String {
+    let ms = if nth.is_multiple_of(2) {
+        HEALS_MS - 1_000
+    } else {
+        ROUNDS_MS - 1_000
+    };
+    format!("{} s after contact", ms / 1_000)
+}
+
+/// Honest and other homes of members.
+fn homes(world: &World, oracle: &Oracle<'_>) -> BTreeSet<ServerId> {
+    let mut homes = BTreeSet::new();
+    for user in oracle.users() {
+        if oracle.role(user) > Role::None {
+            let of = world.users.iter().find(|u| u.id == user);
+            homes.extend(of.map(|u| world.servers[u.home].id));
+        }
+    }
+    homes
+}
+
+/// P4 and P5: everybody holds what one of them holds.
+fn same_commits(
+    world: &World,
+    conversation: ConversationId,
+    parts: &[usize],
+    nth: u64,
+) -> Result<(), Violation> {
+    let held = |n: usize| &world.servers[n].rows.known[&conversation].commits;
+    for a in parts {
+        for b in parts {
+            let lacks = held(*a).keys().filter(|id| !held(*b).contains_key(id));
+            let Some(id) = lacks.copied().next() else {
+                continue;
+            };
+            let bad = world.servers[*b].refused_in.contains(&conversation);
+            let promise = if bad { "P5" } else { "P4" };
+            let beside = if bad {
+                ", where a bad item was refused before"
+            } else {
+                ""
+            };
+            let count = held(*a)
+                .keys()
+                .filter(|id| !held(*b).contains_key(id))
+                .count();
+            let what = format!(
+                "server {b} lacks {count} commits of {conversation} that server {a} holds{beside}, {}; one is {id}",
+                healed(nth)
+            );
+            return Err(Violation::new(promise, what));
+        }
+    }
+    Ok(())
+}
+
+/// Lines in the order in which they are shown.
+fn reads(known: &Known) -> Vec<(EventId, &Marks)> {
+    known
+        .lines
+        .values()
+        .map(|(id, marks)| (*id, marks))
+        .collect()
+}
+
+fn difference(a: &Known, b: &Known) -> String {
+    if a.members != b.members {
+        return "other members".to_owned();
+    }
+    if a.state != b.state {
+        return "another state".to_owned();
+    }
+    let (x, y) = (reads(a), reads(b));
+    match x.iter().zip(&y).find(|(x, y)| x != y) {
+        Some((x, y)) => format!("other lines, first {x:?} and {y:?}"),
+        None => format!("{} and {} lines", x.len(), y.len()),
+    }
+}
+
+/// P3 and P6 against the rules, recomputed.
+fn as_the_rules_say(
+    world: &World,
+    conversation: ConversationId,
+    history: &History,
+    owner: Owner,
+    parts: &[usize],
+) -> Result<(), Violation> {
+    let oracle = Oracle::new(history, owner);
+    let reading = Reading::of(history, &oracle);
+    let roles: BTreeMap<UserId, Role> = oracle
+        .users()
+        .map(|user| (user, oracle.role(user)))
+        .filter(|(_, role)| *role > Role::None)
+        .collect();
+    for n in parts {
+        let known = &world.servers[*n].rows.known[&conversation];
+        let shown: BTreeMap<UserId, Role> = known
+            .members
+            .iter()
+            .map(|(u, (role, _))| (*u, *role))
+            .collect();
+        if shown != roles {
+            let what =
+                format!("server {n} shows members of {conversation} that the rules do not give");
+            return Err(Violation::new("P3", what));
+        }
+        let mut seen = BTreeSet::new();
+        for (event, _) in known.lines.values() {
+            if !seen.insert(*event) {
+                let what = format!("server {n} shows {event} in {conversation} more than once");
+                return Err(Violation::new("P2", what));
+            }
+        }
+        let right: Vec<_> = reading.lines.values().map(|(id, m)| (*id, m)).collect();
+        let shown = reads(known);
+        if shown != right {
+            let at = shown.iter().zip(&right).position(|(a, b)| a != b);
+            let of = |list: &[(EventId, &Marks)]| {
+                at.and_then(|at| list.get(at).map(|l| format!("{l:?}")))
+            };
+            let what = format!(
+                "server {n} shows {} lines of {conversation}, by the rules there are {}; first other {:?}, not {:?}",
+                shown.len(),
+                right.len(),
+                of(&shown),
+                of(&right)
+            );
+            return Err(Violation::new("P3", what));
+        }
+        world.ledger.gone(&world.servers[*n], *n, &reading.erased)?;
+    }
+    Ok(())
+}

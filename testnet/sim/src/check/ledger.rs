@@ -1,0 +1,260 @@
+//! What users sent and were answered, kept apart from every server.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use comity_protocol::{
+    conversation::RoleChange,
+    event::{Act, SealedContent, SignedEvent, Target},
+    identity::IdentityLog,
+    ids::{ConversationId, DeviceKey, EventId, ServerId, UserId},
+    link::{Frame, decode_frame},
+    root::{Genesis, direct_conversation},
+    session::{Accepted, WireError},
+};
+
+use super::{Violation, history::History, oracle::Owner};
+use crate::{people::Made, rows::Record, server::Server, world::World};
+
+/// What a conversation began as.
+#[derive(Clone, Debug)]
+pub(super) enum Birth {
+    Group(Owner),
+    /// Between users of these homes.
+    Direct(BTreeSet<ServerId>),
+}
+
+/// An event that a home said yes to.
+#[derive(Clone, Debug)]
+struct Promised {
+    home: usize,
+    conversation: ConversationId,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    births: BTreeMap<ConversationId, Birth>,
+    devices: BTreeMap<UserId, BTreeSet<DeviceKey>>,
+    promised: BTreeMap<EventId, Promised>,
+    told: BTreeSet<EventId>,
+    /// Homes that may know of a conversation.
+    homes: BTreeMap<ConversationId, BTreeSet<ServerId>>,
+    contents: BTreeMap<EventId, SealedContent>,
+    lively: BTreeSet<ConversationId>,
+    /// Events that were accepted, by kind.
+    pub(crate) kinds: BTreeMap<&'static str, u64>,
+}
+
+impl Ledger {
+    pub(crate) fn devices_of(&mut self, log: &IdentityLog) {
+        let keys = log.devices().map(|device| device.key);
+        self.devices.entry(log.user()).or_default().extend(keys);
+    }
+
+    pub(crate) fn group(&mut self, genesis: &Genesis) {
+        let (user, home) = (genesis.root().owner, genesis.root().home);
+        let conversation = genesis.conversation();
+        self.births
+            .insert(conversation, Birth::Group(Owner { user, home }));
+        self.homes.entry(conversation).or_default().insert(home);
+    }
+
+    pub(crate) fn direct(&mut self, members: &[RoleChange; 2]) {
+        let [a, b] = members;
+        let conversation = direct_conversation(&a.user, &b.user);
+        let homes: BTreeSet<_> = [a.home, b.home].into();
+        self.homes
+            .entry(conversation)
+            .or_default()
+            .extend(homes.clone());
+        self.births.insert(conversation, Birth::Direct(homes));
+    }
+
+    /// Conversations in which something was accepted.
+    pub(crate) fn lively(&self) -> usize {
+        self.lively.len()
+    }
+
+    pub(super) fn birth(&self, conversation: &ConversationId) -> Option<&Birth> {
+        self.births.get(conversation)
+    }
+
+    pub(crate) fn conversations(&self) -> impl Iterator<Item = &ConversationId> {
+        self.births.keys()
+    }
+
+    pub(crate) fn sent(&mut self, made: &Made) {
+        let event = made.event.event();
+        let home = match &event.act {
+            Act::Grant(grant) => match grant.target {
+                Target::User { home, .. } => Some(home),
+                Target::Anyone => None,
+            },
+            Act::Join { home, .. } | Act::Move { home, .. } => Some(*home),
+            _ => None,
+        };
+        let homes = self.homes.entry(event.conversation).or_default();
+        homes.extend(home);
+        if let Some(content) = &made.content {
+            self.contents.insert(made.event.id(), content.clone());
+        }
+    }
+
+    /// The content that came with an event.
+    pub(crate) fn content(&self, event: &EventId) -> Option<&SealedContent> {
+        self.contents.get(event)
+    }
+
+    pub(crate) fn accepted(
+        &mut self,
+        home: usize,
+        hostile: bool,
+        event: &SignedEvent,
+        _: &Accepted,
+    ) {
+        let conversation = event.event().conversation;
+        self.lively.insert(conversation);
+        let promised = Promised { home, conversation };
+        if self.promised.insert(event.id(), promised).is_none() {
+            *self.kinds.entry(event.event().act.kind()).or_default() += 1;
+        }
+        if hostile {
+            // Its word counts for nothing.
+            self.promised.remove(&event.id());
+        }
+    }
+
+    pub(crate) fn refused(&mut self, event: &SignedEvent, _: &WireError) {
+        self.told.insert(event.id());
+    }
+
+    /// P1: what a home said yes to is on its disk.
+    pub(crate) fn all_there(&self, server: &Server, n: usize) -> Result<(), Violation> {
+        let of = |(_, promised): &(&EventId, &Promised)| promised.home == n;
+        for (event, _) in self.promised.iter().filter(of) {
+            if !server.rows.events.contains_key(event) {
+                let what = format!("server {n} accepted {event} and lost it");
+                return Err(Violation::new("P1", what));
+            }
+        }
+        Ok(())
+    }
+
+    /// P2: in the lines of every home that takes part, or void, and the author can learn why.
+    pub(super) fn once_or_void(
+        &self,
+        world: &World,
+        conversation: &ConversationId,
+        parts: &[usize],
+    ) -> Result<(), Violation> {
+        let of = |(_, p): &(&EventId, &Promised)| p.conversation == *conversation;
+        for (event, promised) in self.promised.iter().filter(of) {
+            let home = &world.servers[promised.home];
+            let Some(row) = home.rows.events.get(event) else {
+                continue;
+            };
+            if row.void.is_some() {
+                let told = home
+                    .known_answer(event)
+                    .is_some_and(|answer| answer.is_err());
+                if !told && !self.told.contains(event) {
+                    let what = format!("{event} is void and its author is not told");
+                    return Err(Violation::new("P2", what));
+                }
+                continue;
+            }
+            // A home that takes part no longer is told of nothing that came later.
+            let here = parts.contains(&promised.home);
+            for n in parts.iter().filter(|_| here) {
+                let row = world.servers[*n].rows.events.get(event);
+                if row.is_none_or(|row| row.void.is_some()) {
+                    let what = format!(
+                        "{event}, accepted at server {} and standing there, is not at server {n}",
+                        promised.home
+                    );
+                    return Err(Violation::new("P2", what));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Nobody speaks for others: every event is signed by a device of its author.
+    pub(super) fn authors(&self, history: &History) -> Result<(), Violation> {
+        for y in history.appearances() {
+            let event = history.event(y);
+            let devices = self.devices.get(&event.author);
+            if !devices.is_some_and(|devices| devices.contains(&event.device)) {
+                let what = format!(
+                    "{} is held as said by {}, who did not sign it",
+                    history.id(y),
+                    event.author
+                );
+                return Err(Violation::new("authorship", what));
+            }
+        }
+        Ok(())
+    }
+
+    /// P6: the text of these is on no disk.
+    pub(super) fn gone(
+        &self,
+        server: &Server,
+        n: usize,
+        erased: &BTreeSet<EventId>,
+    ) -> Result<(), Violation> {
+        let texts: BTreeMap<u64, EventId> = erased
+            .iter()
+            .filter_map(|event| Some((text_in(self.contents.get(event)?.bytes())?, *event)))
+            .collect();
+        for record in &server.disk.log {
+            for text in texts_of(record) {
+                if let Some(event) = texts.get(&text) {
+                    let what =
+                        format!("the text of {event}, deleted, is on the disk of server {n}");
+                    return Err(Violation::new("P6", what));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Nobody outside a conversation is given anything of it.
+    pub(crate) fn may_have(&self, to: &Server, from: usize, bytes: &[u8]) -> Result<(), Violation> {
+        let bundles = match decode_frame(bytes) {
+            Ok(Frame::Push { bundle, .. }) => vec![bundle],
+            Ok(Frame::Have { bundles, .. }) => bundles,
+            _ => return Ok(()),
+        };
+        for bundle in &bundles {
+            let conversation = comity_protocol::replication::conversation_of(bundle);
+            let homes = conversation.and_then(|c| self.homes.get(&c));
+            if homes.is_some_and(|homes| !homes.contains(&to.id)) {
+                let what = format!("server {from} served a conversation to a server outside it");
+                return Err(Violation::new("secrecy", what));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The number in a text.
+fn number(bytes: &[u8]) -> Option<u64> {
+    let from = bytes.iter().position(|b| *b == b'#')? + 1;
+    let to = from + bytes[from..].iter().position(|b| *b == b'#')?;
+    std::str::from_utf8(&bytes[from..to]).ok()?.parse().ok()
+}
+
+fn texts_of(record: &Record) -> impl Iterator<Item = u64> + '_ {
+    record
+        .contents
+        .iter()
+        .flatten()
+        .filter_map(|bytes| text_in(bytes))
+}
+
+/// As [`number`], past any byte of a salt that looks like the mark.
+fn text_in(bytes: &[u8]) -> Option<u64> {
+    let mark = b"words #";
+    let at = bytes.windows(mark.len()).position(|w| w == mark)?;
+    number(&bytes[at..])
+}

@@ -1,0 +1,382 @@
+//! Users with real identities and devices, and what they do.
+
+use std::sync::Arc;
+
+use comity_protocol::{
+    event::{Act, Content, Event, Field, Grant, SealedContent, SignedEvent, Target},
+    identity::{Genesis as IdentityGenesis, IdentityLog, Op, Signer, home_key},
+    ids::{ConversationId, EventId, Nonce, Salt, ServerId, UserId},
+    role::Role,
+    root::{Genesis, Root},
+    signing::SecretKey,
+    time::Timestamp,
+};
+
+use crate::{
+    random::Random,
+    server::{EPOCH_MS, Server},
+};
+
+pub(crate) struct User {
+    pub(crate) id: UserId,
+    /// Index of the home.
+    pub(crate) home: usize,
+    pub(crate) log: Arc<IdentityLog>,
+    home_key: SecretKey,
+    devices: Vec<SecretKey>,
+}
+
+/// What a user sends.
+#[derive(Clone, Debug)]
+pub(crate) struct Made {
+    pub(crate) event: SignedEvent,
+    pub(crate) content: Option<SealedContent>,
+}
+
+/// What a user wants to do.
+pub(crate) enum Wish {
+    Send(Made),
+    Direct(UserId),
+    AddDevice,
+}
+
+impl User {
+    pub(crate) fn new(n: usize, home: usize, server: &Server, random: &mut Random) -> Self {
+        let nonce = Nonce::from_bytes(random.bytes());
+        let key = home_key(&server.key, &nonce);
+        let genesis = IdentityGenesis {
+            handle: format!("user{n}").parse().expect("letters and digits"),
+            home: server.id,
+            home_key: key.public(),
+            recovery: None,
+            nonce,
+        };
+        let log = IdentityLog::genesis(genesis, Timestamp(EPOCH_MS), &key);
+        let mut user = Self {
+            id: log.user(),
+            home,
+            log: Arc::new(log),
+            home_key: key,
+            devices: Vec::new(),
+        };
+        user.add_device(random);
+        user
+    }
+
+    /// One more device; the log that says so.
+    pub(crate) fn add_device(&mut self, random: &mut Random) -> Arc<IdentityLog> {
+        let device = SecretKey::from_seed(random.bytes());
+        let op = Op::AddDevice {
+            device: device.public(),
+            name: "device".to_owned(),
+        };
+        let mut log = (*self.log).clone();
+        let entry = log.next(op, Timestamp(EPOCH_MS), Signer::Home, &self.home_key);
+        let entry = entry.expect("an honest log takes a new device");
+        log.extend(&entry).expect("as it was made");
+        self.devices.push(device);
+        self.log = Arc::new(log);
+        Arc::clone(&self.log)
+    }
+
+    /// The device that was added last.
+    fn device(&self, random: &mut Random) -> &SecretKey {
+        &self.devices[random.place(self.devices.len())]
+    }
+
+    pub(crate) fn sign(
+        &self,
+        conversation: ConversationId,
+        claims: Role,
+        act: Act,
+        random: &mut Random,
+    ) -> SignedEvent {
+        self.sign_as(self.id, conversation, claims, act, random)
+    }
+
+    /// Signs in somebody's name with an own device.
+    pub(crate) fn sign_as(
+        &self,
+        author: UserId,
+        conversation: ConversationId,
+        claims: Role,
+        act: Act,
+        random: &mut Random,
+    ) -> SignedEvent {
+        let nonce = Nonce::from_bytes(random.bytes());
+        let device = self.device(random);
+        let event = Event {
+            conversation,
+            author,
+            device: device.public(),
+            nonce,
+            claims,
+            act,
+            sent_at: Timestamp(EPOCH_MS),
+        };
+        event.sign(device)
+    }
+
+    pub(crate) fn group(&self, home: ServerId, random: &mut Random) -> Genesis {
+        let root = Root {
+            v: 1,
+            n: 0,
+            prev: None,
+            owner: self.id,
+            home,
+            stewards: vec![home],
+            frontier: vec![],
+            digest: None,
+            nonce: Nonce::from_bytes(random.bytes()),
+            created_at: Timestamp(EPOCH_MS),
+        };
+        Genesis::sign(root, self.device(random))
+    }
+}
+
+/// A text that can be found on a disk, and its number.
+pub(crate) fn text(texts: &mut u64, random: &mut Random) -> SealedContent {
+    *texts += 1;
+    let text = format!("words #{texts}# and more of them");
+    let content = Content::text(Salt::from_bytes(random.bytes()), text);
+    SealedContent::seal(&content).expect("a short text")
+}
+
+/// What somebody does who opens his client now: decided by what his home shows him.
+pub(crate) fn wish(
+    who: usize,
+    users: &[User],
+    server: &mut Server,
+    texts: &mut u64,
+    random: &mut Random,
+) -> Option<Wish> {
+    let user = &users[who];
+    let kind = random.below(100);
+    match kind {
+        0..2 => return Some(Wish::AddDevice),
+        2..5 => {
+            let other = random.pick(&(0..users.len()).collect::<Vec<_>>())?;
+            return Some(Wish::Direct(users[other].id));
+        }
+        _ => {}
+    }
+    let known = server.rows.known.iter();
+    let mine: Vec<ConversationId> = known
+        .filter(|(_, known)| known.members.contains_key(&user.id))
+        .map(|(id, _)| *id)
+        .collect();
+    let conversation = if (5..9).contains(&kind) {
+        // Somewhere he is not, through a door if it is open.
+        let all: Vec<_> = server.rows.known.keys().copied().collect();
+        let others: Vec<_> = all.into_iter().filter(|id| !mine.contains(id)).collect();
+        random.pick(&others)?
+    } else {
+        random.pick(&mine)?
+    };
+    let (act, content) = if (5..9).contains(&kind) {
+        let role = [Role::Member, Role::Guest][random.place(2)];
+        let home = server.id;
+        (Act::Join { role, home }, None)
+    } else {
+        act(kind, who, users, conversation, server, texts, random)?
+    };
+    let made = make(user, conversation, act, content, server, random)?;
+    Some(Wish::Send(made))
+}
+
+/// Something else that a member does in one conversation.
+pub(crate) fn wish_in(
+    who: usize,
+    users: &[User],
+    conversation: ConversationId,
+    server: &mut Server,
+    texts: &mut u64,
+    random: &mut Random,
+) -> Option<Made> {
+    let kind = random.between(9, 100);
+    let (act, content) = act(kind, who, users, conversation, server, texts, random)?;
+    make(&users[who], conversation, act, content, server, random)
+}
+
+/// Signs an act with the claim that it is best made with.
+pub(crate) fn make(
+    user: &User,
+    conversation: ConversationId,
+    act: Act,
+    content: Option<SealedContent>,
+    server: &mut Server,
+    random: &mut Random,
+) -> Option<Made> {
+    // Opens the conversation.
+    server.grantee(&conversation, &user.id, Some(user.id), None);
+    let machine = server.shard.conversation(&conversation)?;
+    let mut claims = machine
+        .authority()
+        .claim_for(machine.graph(), &user.id, &act);
+    if matches!(act, Act::Delete { target } if machine.authority().author_of(machine.graph(), &target) == Some(user.id))
+    {
+        claims = claims.min(machine.authority().role(&user.id));
+    }
+    let event = user.sign(conversation, claims, act, random);
+    Some(Made { event, content })
+}
+
+fn message(texts: &mut u64, random: &mut Random) -> (Act, Option<SealedContent>) {
+    let content = text(texts, random);
+    let act = Act::Message {
+        content: content.reference(),
+    };
+    (act, Some(content))
+}
+
+fn act(
+    kind: u64,
+    who: usize,
+    users: &[User],
+    conversation: ConversationId,
+    server: &mut Server,
+    texts: &mut u64,
+    random: &mut Random,
+) -> Option<(Act, Option<SealedContent>)> {
+    let user = &users[who];
+    let known = server.rows.known.get(&conversation)?;
+    let lines: Vec<EventId> = known.lines.values().rev().take(12).map(|l| l.0).collect();
+    let target = random.pick(&lines);
+    let own = |event: &&EventId| {
+        let machine = server.shard.conversation(&conversation);
+        machine.is_some_and(|m| m.authority().author_of(m.graph(), event) == Some(user.id))
+    };
+    let mine = lines.iter().find(own).copied();
+    let on = random.percent(75);
+    Some(match kind {
+        9..50 => message(texts, random),
+        50..58 => {
+            let content = text(texts, random);
+            let target = mine?;
+            let act = Act::Edit {
+                target,
+                content: content.reference(),
+            };
+            (act, Some(content))
+        }
+        58..64 => {
+            let target = if random.percent(75) { mine? } else { target? };
+            (Act::Delete { target }, None)
+        }
+        64..74 => {
+            let emoji = ["+1", "heart", "eyes"][random.place(3)].to_owned();
+            let target = target?;
+            (Act::React { target, emoji, on }, None)
+        }
+        74..77 => {
+            let target = target?;
+            (Act::Pin { target, on }, None)
+        }
+        77..80 => {
+            let field = ["title", "topic", "name"][random.place(3)].to_owned();
+            let content = on.then(|| text(texts, random));
+            let reference = content.as_ref().map(SealedContent::reference);
+            let act = Act::State {
+                field,
+                content: reference,
+            };
+            (act, content)
+        }
+        80..82 => (leave_or_policy(user, conversation, server, random)?, None),
+        82..84 => {
+            let role = if on { Role::Member } else { Role::None };
+            (door(role), None)
+        }
+        _ => {
+            let other = &users[random.place(users.len())];
+            let change = if kind < 93 {
+                Change::Give
+            } else if kind < 96 {
+                Change::Remove
+            } else if kind < 98 {
+                Change::Ban
+            } else {
+                Change::Lift
+            };
+            (
+                grant(change, user, other, conversation, server, random)?,
+                None,
+            )
+        }
+    })
+}
+
+const fn door(role: Role) -> Act {
+    Act::Grant(Grant {
+        target: Target::Anyone,
+        role,
+        cut: vec![],
+        ban: false,
+        lifts: vec![],
+    })
+}
+
+fn leave_or_policy(
+    user: &User,
+    conversation: ConversationId,
+    server: &mut Server,
+    random: &mut Random,
+) -> Option<Act> {
+    if random.percent(50) {
+        let about = server.grantee(&conversation, &user.id, Some(user.id), None)?;
+        return Some(Act::Leave { cut: about.cut });
+    }
+    let (field, value) = match random.below(4) {
+        0 | 1 => (Field::Posting, random.between(1, 4)),
+        2 => (Field::History, random.below(2)),
+        _ => (Field::KeepDays, random.below(30)),
+    };
+    Some(Act::Policy { field, value })
+}
+
+/// How a role is changed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Change {
+    Give,
+    Remove,
+    Ban,
+    Lift,
+}
+
+/// A grant about another user, with what the home says it has to name.
+pub(crate) fn grant(
+    change: Change,
+    user: &User,
+    other: &User,
+    conversation: ConversationId,
+    server: &mut Server,
+    random: &mut Random,
+) -> Option<Act> {
+    let home = Some(other.log.home());
+    let about = server.grantee(&conversation, &user.id, Some(other.id), home)?;
+    let own = u8::from(about.own_role);
+    let below = random.between(1, u64::from(own.max(2)));
+    let role = match change {
+        Change::Give | Change::Lift => Role::try_from(u8::try_from(below).ok()?).ok()?,
+        Change::Remove | Change::Ban => Role::None,
+    };
+    let cut = if role < about.role {
+        about.cut.clone()
+    } else {
+        vec![]
+    };
+    Some(Act::Grant(Grant {
+        target: Target::User {
+            user: other.id,
+            home: about.home.or(home)?,
+        },
+        role,
+        cut,
+        ban: change == Change::Ban,
+        lifts: if change == Change::Remove || change == Change::Ban {
+            vec![]
+        } else {
+            about.bans
+        },
+    }))
+}

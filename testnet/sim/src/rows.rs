@@ -1,0 +1,532 @@
+//! Records and the rows that are a function of them, as a home server has them: which events are
+//! shown, how they read, who is a member. What an event means was concluded by the machines and
+//! written into its record.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use comity_protocol::{
+    commit::{RawCommit, RootRef, UnverifiedCommit},
+    conversation::{RoleChange, Slot, Taken},
+    document::MessageState,
+    event::{RawEvent, SignedEvent, Tip},
+    ids::{Blob, CommitId, ConversationId, EventId, ServerId, UserId},
+    link::{ContentSlot, Offer},
+    place::Place,
+    role::Role,
+    root::RawRoot,
+    shard::What,
+};
+
+use crate::planted::Planted;
+
+/// Where an event's content is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Kept {
+    None,
+    Held(usize),
+    Gone,
+    Withheld,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) id: EventId,
+    pub(crate) raw: RawEvent,
+    pub(crate) kept: Kept,
+    shown: bool,
+    void: Option<&'static str>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct CommitRecord {
+    pub(crate) conversation: ConversationId,
+    pub(crate) id: CommitId,
+    pub(crate) commit: RawCommit,
+    pub(crate) events: Vec<Entry>,
+    tips: Vec<Tip>,
+    members: Vec<RoleChange>,
+    ended: Vec<(ServerId, Option<u64>)>,
+    touched: Vec<(EventId, MessageState)>,
+    voided: Vec<(EventId, &'static str)>,
+    stands: Vec<EventId>,
+    erase: Vec<EventId>,
+    state: Vec<(String, Option<EventId>)>,
+}
+
+/// A root record and what it changed.
+#[derive(Clone, Debug)]
+pub(crate) struct RootRecord {
+    conversation: ConversationId,
+    pub(crate) raw: RawRoot,
+    newest: RootRef,
+    members: Vec<RoleChange>,
+    ended: Vec<(ServerId, Option<u64>)>,
+    touched: Vec<(EventId, MessageState)>,
+    voided: Vec<(EventId, &'static str)>,
+    stands: Vec<EventId>,
+    erase: Vec<EventId>,
+    state: Vec<(String, Option<EventId>)>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Body {
+    Conversation {
+        conversation: ConversationId,
+        offer: Offer,
+        members: Vec<RoleChange>,
+    },
+    Commit(Box<CommitRecord>),
+    Root(Box<RootRecord>),
+    Identity(UserId, Vec<Blob>),
+    Outbox(ServerId, Vec<(ConversationId, u64)>),
+}
+
+/// One record of a log.
+#[derive(Clone, Debug)]
+pub(crate) struct Record {
+    pub(crate) body: Body,
+    /// Overwritten when erased.
+    pub(crate) contents: Vec<Option<Vec<u8>>>,
+}
+
+impl Record {
+    pub(crate) const fn plain(body: Body) -> Self {
+        let contents = Vec::new();
+        Self { body, contents }
+    }
+
+    /// The record of what a shard concluded.
+    pub(crate) fn of(conversation: ConversationId, what: What) -> Self {
+        match what {
+            What::Conversation { offer, members } => Self::plain(Body::Conversation {
+                conversation,
+                offer,
+                members,
+            }),
+            What::Record {
+                taken,
+                newest,
+                ended,
+            } => {
+                let changes = taken.changes;
+                Self::plain(Body::Root(Box::new(RootRecord {
+                    conversation,
+                    raw: taken.raw,
+                    newest,
+                    members: changes.roles,
+                    ended,
+                    touched: changes.touched,
+                    voided: changes.voided,
+                    stands: changes.stands_again,
+                    erase: changes.erase,
+                    state: changes.state,
+                })))
+            }
+            What::Commit { taken, tips, ended } => {
+                Self::of_commit(conversation, *taken, tips, ended)
+            }
+        }
+    }
+
+    fn of_commit(
+        conversation: ConversationId,
+        taken: Taken,
+        tips: Vec<Tip>,
+        ended: Vec<(ServerId, Option<u64>)>,
+    ) -> Self {
+        let mut contents = Vec::new();
+        let events = taken.events.iter().map(|event| Entry {
+            id: event.event.id(),
+            raw: event.event.to_raw(),
+            kept: match &event.slot {
+                Slot::None => Kept::None,
+                Slot::Gone => Kept::Gone,
+                Slot::Withheld => Kept::Withheld,
+                Slot::Held(content) => {
+                    contents.push(Some(content.bytes().to_vec()));
+                    Kept::Held(contents.len() - 1)
+                }
+            },
+            shown: event.shown,
+            void: event.void,
+        });
+        let record = CommitRecord {
+            conversation,
+            id: taken.commit.id(),
+            commit: taken.commit.to_raw(),
+            events: events.collect(),
+            tips,
+            members: taken.roles,
+            ended,
+            touched: taken.touched,
+            voided: taken.voided,
+            stands: taken.stands_again,
+            erase: taken.erase,
+            state: taken.state,
+        };
+        Self {
+            body: Body::Commit(Box::new(record)),
+            contents,
+        }
+    }
+}
+
+/// A line as it reads.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Marks {
+    pub(crate) edit: Option<EventId>,
+    pub(crate) deleted: bool,
+    pub(crate) reactions: Vec<(String, Vec<UserId>)>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct EventRow {
+    pub(crate) conversation: ConversationId,
+    pub(crate) place: Place,
+    kept: Kept,
+    shown: bool,
+    pub(crate) void: Option<&'static str>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    pub(crate) offer: Offer,
+    pub(crate) members: BTreeMap<UserId, (Role, ServerId)>,
+    pub(crate) tips: BTreeMap<ServerId, Vec<Tip>>,
+    /// Commits and their records.
+    pub(crate) commits: BTreeMap<CommitId, usize>,
+    /// Records of commits and root records, oldest first.
+    pub(crate) order: Vec<usize>,
+    /// The newest root record from 1 on that stands.
+    pub(crate) root: Option<RootRef>,
+    pub(crate) lines: BTreeMap<Place, (EventId, Marks)>,
+    pub(crate) ended: BTreeMap<ServerId, Option<u64>>,
+    pub(crate) state: BTreeMap<String, EventId>,
+    /// Homes that ever had a member.
+    pub(crate) homes: BTreeSet<ServerId>,
+}
+
+/// Rows.
+#[derive(Debug, Default)]
+pub(crate) struct Rows {
+    pub(crate) known: BTreeMap<ConversationId, Known>,
+    pub(crate) events: BTreeMap<EventId, EventRow>,
+    copies: BTreeMap<EventId, BTreeSet<(usize, usize)>>,
+    pub(crate) acked: BTreeMap<(ConversationId, ServerId), u64>,
+    pub(crate) planted: Option<Planted>,
+    arrivals: u16,
+}
+
+impl Rows {
+    /// Applies a record that is durable; erases in `log`, of which it is the last or a later one.
+    pub(crate) fn apply(&mut self, number: usize, log: &mut [Record]) {
+        match log[number].body.clone() {
+            Body::Conversation {
+                conversation,
+                offer,
+                members,
+            } => {
+                let known = Known {
+                    offer,
+                    members: BTreeMap::new(),
+                    tips: BTreeMap::new(),
+                    commits: BTreeMap::new(),
+                    order: Vec::new(),
+                    root: None,
+                    lines: BTreeMap::new(),
+                    ended: BTreeMap::new(),
+                    state: BTreeMap::new(),
+                    homes: BTreeSet::new(),
+                };
+                self.known.entry(conversation).or_insert(known);
+                self.members(conversation, &members);
+            }
+            Body::Commit(record) => self.commit(number, &record, log),
+            Body::Root(record) => self.root(number, &record, log),
+            Body::Identity(..) => {}
+            Body::Outbox(peer, acked) => {
+                for (conversation, seq) in acked {
+                    self.acked.insert((conversation, peer), seq);
+                }
+            }
+        }
+    }
+
+    fn members(&mut self, conversation: ConversationId, changes: &[RoleChange]) {
+        let Some(known) = self.known.get_mut(&conversation) else {
+            return;
+        };
+        for change in changes {
+            if change.role == Role::None {
+                if self.planted != Some(Planted::IgnoreRemoval) {
+                    known.members.remove(&change.user);
+                }
+            } else {
+                let member = (change.role, change.home);
+                known.members.insert(change.user, member);
+                known.ended.remove(&change.home);
+                known.homes.insert(change.home);
+            }
+        }
+    }
+
+    fn root(&mut self, number: usize, record: &RootRecord, log: &mut [Record]) {
+        if let Some(known) = self.known.get_mut(&record.conversation) {
+            known.order.push(number);
+            known.root = Some(record.newest);
+            known.ended.extend(record.ended.iter().copied());
+            for (field, event) in &record.state {
+                match event {
+                    Some(event) => drop(known.state.insert(field.clone(), *event)),
+                    None => drop(known.state.remove(field)),
+                }
+            }
+        }
+        for (event, reason) in &record.voided {
+            self.void(event, reason);
+        }
+        for event in &record.stands {
+            self.stand(event);
+        }
+        for (target, state) in &record.touched {
+            self.mark(target, state);
+        }
+        for event in &record.erase {
+            self.erase(event, log);
+        }
+        self.members(record.conversation, &record.members);
+    }
+
+    fn commit(&mut self, number: usize, record: &CommitRecord, log: &mut [Record]) {
+        let conversation = record.conversation;
+        let Ok(commit) = UnverifiedCommit::decode(record.commit.clone()) else {
+            return;
+        };
+        let header = commit.commit();
+        if let Some(known) = self.known.get_mut(&conversation) {
+            known.commits.insert(record.id, number);
+            known.order.push(number);
+            known.tips.insert(header.origin, record.tips.clone());
+            known.ended.extend(record.ended.iter().copied());
+            for (field, event) in &record.state {
+                match event {
+                    Some(event) => drop(known.state.insert(field.clone(), *event)),
+                    None => drop(known.state.remove(field)),
+                }
+            }
+        }
+        for (index, entry) in (0u16..).zip(&record.events) {
+            let place = Place {
+                hlc: header.hlc,
+                commit: record.id,
+                index,
+            };
+            self.event(number, conversation, place, entry, log);
+        }
+        for (event, reason) in &record.voided {
+            self.void(event, reason);
+        }
+        for event in &record.stands {
+            self.stand(event);
+        }
+        for (target, state) in &record.touched {
+            self.mark(target, state);
+        }
+        for event in &record.erase {
+            self.erase(event, log);
+        }
+        self.members(conversation, &record.members);
+    }
+
+    fn event(
+        &mut self,
+        number: usize,
+        conversation: ConversationId,
+        mut place: Place,
+        entry: &Entry,
+        log: &mut [Record],
+    ) {
+        let mut void = entry.void;
+        if self.planted == Some(Planted::ShowVoid) {
+            void = None;
+        }
+        let mut kept = entry.kept;
+        if let Kept::Held(index) = kept {
+            self.copies
+                .entry(entry.id)
+                .or_default()
+                .insert((number, index));
+        }
+        // An event counts once, at its first place; a later appearance is void.
+        let before = self.events.get(&entry.id).map(|row| (row.kept, row.void));
+        if let Some((was, was_void)) = before {
+            if was == Kept::Gone {
+                // Erased before this copy came.
+                self.erase_copies(&entry.id, log);
+                kept = Kept::Gone;
+            }
+            if was_void.is_none() || void.is_some() {
+                return;
+            }
+        }
+        if self.planted == Some(Planted::OrderByArrival) {
+            self.arrivals = self.arrivals.saturating_add(1);
+            place.hlc = comity_protocol::time::Hlc::from_bits(self.arrivals.into());
+        }
+        let row = EventRow {
+            conversation,
+            place,
+
+            kept,
+            shown: entry.shown,
+            void,
+        };
+        self.events.insert(entry.id, row);
+        if entry.shown && void.is_none() {
+            self.show(conversation, place, entry.id);
+        }
+    }
+
+    fn show(&mut self, conversation: ConversationId, place: Place, event: EventId) {
+        if let Some(known) = self.known.get_mut(&conversation) {
+            known.lines.insert(place, (event, Marks::default()));
+        }
+    }
+
+    fn void(&mut self, event: &EventId, reason: &'static str) {
+        if self.planted == Some(Planted::KeepVoided) {
+            return;
+        }
+        let Some(row) = self.events.get_mut(event) else {
+            return;
+        };
+        row.void = Some(reason);
+        if let Some(known) = self.known.get_mut(&row.conversation) {
+            known.lines.remove(&row.place);
+        }
+    }
+
+    fn stand(&mut self, event: &EventId) {
+        let Some(row) = self.events.get_mut(event) else {
+            return;
+        };
+        row.void = None;
+        let (conversation, place, shown) = (row.conversation, row.place, row.shown);
+        if shown {
+            self.show(conversation, place, *event);
+        }
+    }
+
+    fn mark(&mut self, target: &EventId, state: &MessageState) {
+        let Some(row) = self.events.get(target) else {
+            return;
+        };
+        let line = self
+            .known
+            .get_mut(&row.conversation)
+            .and_then(|known| known.lines.get_mut(&row.place));
+        if let Some((_, marks)) = line {
+            let dead = self.planted != Some(Planted::EditAfterDelete);
+            *marks = Marks {
+                edit: state.edit.as_ref().map(|edit| edit.event),
+                deleted: state.deleted_by.is_some() && (dead || marks.edit.is_none()),
+                reactions: state.reactions.clone(),
+            };
+        }
+    }
+
+    fn erase(&mut self, event: &EventId, log: &mut [Record]) {
+        match self.planted {
+            Some(Planted::ForgetDeletion) => return,
+            Some(Planted::EraseOnce) if self.events.get(event).is_some_and(|row| !row.shown) => {
+                return;
+            }
+            _ => {}
+        }
+        self.erase_copies(event, log);
+        if let Some(row) = self.events.get_mut(event) {
+            row.kept = Kept::Gone;
+        }
+    }
+
+    fn erase_copies(&mut self, event: &EventId, log: &mut [Record]) {
+        for (record, index) in self.copies.remove(event).unwrap_or_default() {
+            log[record].contents[index] = None;
+        }
+    }
+
+    /// What a peer gets of a commit.
+    pub(crate) fn bundle(
+        &self,
+        conversation: &ConversationId,
+        commit: &CommitId,
+        with_contents: bool,
+        log: &[Record],
+    ) -> Option<comity_protocol::replication::ForPeers> {
+        let number = *self.known.get(conversation)?.commits.get(commit)?;
+        let Body::Commit(record) = &log[number].body else {
+            return None;
+        };
+        let (mut authors, mut contents) = (Vec::new(), Vec::new());
+        for entry in &record.events {
+            let event = SignedEvent::from_trusted(entry.raw.clone()).ok()?;
+            if !authors.contains(&event.event().author) {
+                authors.push(event.event().author);
+            }
+            match entry.kept {
+                Kept::None => {}
+                Kept::Gone => contents.push(ContentSlot::Gone),
+                Kept::Withheld => contents.push(ContentSlot::Withheld),
+                Kept::Held(_) if !with_contents => contents.push(ContentSlot::Withheld),
+                Kept::Held(index) => contents.push(match &log[number].contents[index] {
+                    Some(bytes) => ContentSlot::Held(Blob(bytes.clone())),
+                    None => ContentSlot::Gone,
+                }),
+            }
+        }
+        let bundle = comity_protocol::link::Bundle {
+            commit: record.commit.clone(),
+            events: record.events.iter().map(|e| e.raw.clone()).collect(),
+            contents,
+        };
+        Some((bundle, authors))
+    }
+}
+
+impl Rows {
+    /// The home whose commit the row of an event is of.
+    pub(crate) fn origin(&self, log: &[Record], event: &EventId) -> Option<ServerId> {
+        let row = self.events.get(event)?;
+        let known = self.known.get(&row.conversation)?;
+        let number = *known.commits.get(&row.place.commit)?;
+        let Body::Commit(record) = &log.get(number)?.body else {
+            return None;
+        };
+        let commit = UnverifiedCommit::decode(record.commit.clone()).ok()?;
+        Some(commit.commit().origin)
+    }
+
+    /// An event as its author signed it.
+    pub(crate) fn raw(&self, log: &[Record], event: &EventId) -> Option<RawEvent> {
+        let row = self.events.get(event)?;
+        let known = self.known.get(&row.conversation)?;
+        let number = *known.commits.get(&row.place.commit)?;
+        let Body::Commit(record) = &log.get(number)?.body else {
+            return None;
+        };
+        let entry = record.events.iter().find(|entry| entry.id == *event);
+        entry.map(|entry| entry.raw.clone())
+    }
+
+    /// A planted bug: the line of an event once more.
+    pub(crate) fn repeat_line(&mut self, event: &EventId) {
+        let Some(row) = self.events.get(event) else {
+            return;
+        };
+        let mut place = row.place;
+        place.index = place.index.saturating_add(1_000);
+        if let Some(known) = self.known.get_mut(&row.conversation) {
+            known.lines.insert(place, (*event, Marks::default()));
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! A simulated home server: the machines of the core, a disk, a clock, and nothing that decides.
+
+mod perform;
+mod store;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use comity_protocol::{
+    event::{SealedContent, SignedEvent},
+    identity::IdentityLog,
+    ids::{ConversationId, EventId, Nonce, PublicKey, ServerId, UserId},
+    link::{FrameChannel, Range, decode_frame},
+    replication::{Input, NewConversation, RecordsOf, Replication, Ticket},
+    root::RawRoot,
+    session::{Accepted, Code, Grantee, WireError},
+    shard::{Opening, Output, ReplyTo, Shard, first_answer},
+    signing::SecretKey,
+    time::Timestamp,
+};
+
+use crate::{
+    disk::{Disk, Pending, Then},
+    planted::Planted,
+    rows::{Body, Record, Rows},
+};
+use store::{Learning, View};
+
+/// Virtual time begins here, as wall clocks show it.
+pub(crate) const EPOCH_MS: u64 = 1_800_000_000_000;
+
+/// What a server wants of the world.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// Carry a frame.
+    Send(ServerId, FrameChannel, Vec<u8>),
+    /// Close the link to a peer.
+    Close(ServerId),
+    /// End the write that began now after a sync.
+    Write,
+    /// Call [`Server::commit`] in a moment.
+    Commit,
+    /// An answer to whoever sent an event.
+    Accepted(ReplyTo, Result<Accepted, WireError>),
+}
+
+/// What the machines of one server have to do for each other, in order.
+enum Task {
+    Links(Box<Input>),
+    Judge(Ticket, Box<comity_protocol::link::Bundle>),
+    Read {
+        peer: ServerId,
+        session: u64,
+        conversation: ConversationId,
+        from: u64,
+        max_bytes: usize,
+    },
+    Serve {
+        peer: ServerId,
+        session: u64,
+        id: u64,
+        range: Range,
+        max_bytes: u64,
+    },
+    Records(RecordsOf, Vec<RawRoot>),
+    ServeRecords(RecordsOf, u64),
+    Create(Box<NewConversation>),
+    Acked(ConversationId, ServerId, Option<u64>),
+}
+
+/// What the whole network knows of all servers: their cards.
+#[derive(Clone, Debug)]
+pub(crate) struct Cards(pub(crate) Arc<BTreeMap<ServerId, PublicKey>>);
+
+pub(crate) struct Server {
+    pub(crate) id: ServerId,
+    pub(crate) key: SecretKey,
+    cards: Cards,
+    pub(crate) planted: Option<Planted>,
+    /// Wall clock against virtual time, in milliseconds.
+    pub(crate) skew_ms: i64,
+    pub(crate) up: bool,
+    /// Counts the starts.
+    pub(crate) life: u64,
+    started_ms: u64,
+    pub(crate) now_ms: u64,
+    /// Does nothing until then.
+    pub(crate) stalled_until: u64,
+    pub(crate) disk: Disk,
+    pub(crate) rows: Rows,
+    identities: BTreeMap<UserId, Arc<IdentityLog>>,
+    pub(crate) shard: Shard,
+    pub(crate) replication: Replication,
+    broken: BTreeMap<Opening, WireError>,
+    tasks: VecDeque<Task>,
+    out: Vec<Output>,
+    pub(crate) effects: Vec<Effect>,
+    commit_asked: bool,
+    /// Conversations in which a bad item was refused, for the checker of what is beside it.
+    pub(crate) refused_in: BTreeSet<ConversationId>,
+    /// Peers' items that a planted bug keeps.
+    pub(crate) hoard: Vec<comity_protocol::link::Bundle>,
+    /// Most of each queue that was seen.
+    pub(crate) most_waiting: usize,
+}
+
+impl Server {
+    pub(crate) fn new(
+        id: ServerId,
+        key: SecretKey,
+        cards: Cards,
+        planted: Option<Planted>,
+        skew_ms: i64,
+    ) -> Self {
+        Self {
+            shard: Shard::new(id, 1, key.clone()),
+            replication: Replication::new(id, cards.0.keys().copied()),
+            id,
+            key,
+            cards,
+            planted,
+            skew_ms,
+            up: false,
+            life: 0,
+            started_ms: 0,
+            now_ms: 0,
+            stalled_until: 0,
+            disk: Disk::default(),
+            rows: Rows::default(),
+            identities: BTreeMap::new(),
+            broken: BTreeMap::new(),
+            tasks: VecDeque::new(),
+            out: Vec::new(),
+            effects: Vec::new(),
+            commit_asked: false,
+            refused_in: BTreeSet::new(),
+            hoard: Vec::new(),
+            most_waiting: 0,
+        }
+    }
+
+    /// The wall clock.
+    pub(crate) fn wall(&self) -> Timestamp {
+        Timestamp((EPOCH_MS + self.now_ms).saturating_add_signed(self.skew_ms))
+    }
+
+    const fn monotonic(&self) -> Timestamp {
+        Timestamp(self.now_ms - self.started_ms)
+    }
+
+    fn is(&self, planted: Planted) -> bool {
+        self.planted == Some(planted)
+    }
+
+    /// Starts from the durable records and nothing else.
+    pub(crate) fn start(&mut self, now_ms: u64) {
+        (self.now_ms, self.started_ms, self.up) = (now_ms, now_ms, true);
+        self.life += 1;
+        if self.is(Planted::LoseLastRecord) {
+            self.disk.log.pop();
+        }
+        self.rows = Rows::default();
+        self.rows.planted = self.planted;
+        self.identities.clear();
+        for number in 0..self.disk.log.len() {
+            self.rows.apply(number, &mut self.disk.log);
+            if let Body::Identity(user, log) = &self.disk.log[number].body {
+                let log = IdentityLog::read_travel(log);
+                let log = log.and_then(|raw| IdentityLog::from_trusted(&raw).ok());
+                self.identities
+                    .extend(log.map(|log| (*user, Arc::new(log))));
+            }
+        }
+        self.shard = Shard::new(self.id, 1, self.key.clone());
+        self.replication = Replication::new(self.id, self.cards.0.keys().copied());
+        for (conversation, known) in &self.rows.known {
+            let tips = known.tips.values().flatten().copied();
+            let mut tips: Vec<_> = tips.collect();
+            tips.sort_unstable();
+            let homes = known.members.values().map(|(_, home)| *home);
+            let offer = known.offer.clone();
+            self.replication.restore(*conversation, offer, tips, homes);
+            if let Some(root) = known.root {
+                self.replication.restore_root(*conversation, root);
+            }
+        }
+        for (conversation, known) in &self.rows.known {
+            for (peer, until) in &known.ended {
+                self.replication.restore_ended(*conversation, *peer, *until);
+            }
+        }
+    }
+
+    /// Stops at once; of what was being written the first `kept` records are on the disk.
+    pub(crate) fn crash(&mut self, kept: usize) {
+        self.up = false;
+        self.disk.crash(kept);
+        self.broken.clear();
+        self.tasks.clear();
+        self.out.clear();
+        self.effects.clear();
+        self.commit_asked = false;
+        self.hoard.clear();
+    }
+
+    // ---- what happens to it ----
+
+    pub(crate) fn links(&mut self, input: Input) {
+        self.tasks.push_back(Task::Links(Box::new(input)));
+        self.work();
+    }
+
+    pub(crate) fn link_up(&mut self, peer: ServerId, nonce: [u8; 16]) {
+        self.links(Input::Up(peer, Nonce::from_bytes(nonce)));
+    }
+
+    /// A frame came.
+    pub(crate) fn frame(&mut self, peer: ServerId, bytes: &[u8]) {
+        match decode_frame(bytes) {
+            Ok(frame) => {
+                let rounds = matches!(
+                    frame,
+                    comity_protocol::link::Frame::Shared { .. }
+                        | comity_protocol::link::Frame::Ask { .. }
+                );
+                let mute = self.is(Planted::NoRounds) || self.is(Planted::DropPushed);
+                if !(rounds && mute) {
+                    self.links(Input::Frame(peer, frame));
+                }
+            }
+            Err(_) => self.effects.push(Effect::Close(peer)),
+        }
+    }
+
+    pub(crate) fn tick(&mut self, random: Vec<u64>, second: bool) {
+        self.links(Input::Tick { random });
+        if second {
+            let now = self.wall();
+            let (shard, view, out) = self.shard();
+            shard.release(now, &view, out);
+            shard.close_some(out);
+            self.work();
+        }
+    }
+
+    /// Makes commits of what waits.
+    pub(crate) fn commit(&mut self) {
+        self.commit_asked = false;
+        let now = self.wall();
+        self.shard.commit(now, &mut self.out);
+        self.work();
+    }
+
+    /// An event of a local user, in the order in which a home checks one.
+    pub(crate) fn send(
+        &mut self,
+        event: SignedEvent,
+        content: Option<SealedContent>,
+        reply: ReplyTo,
+    ) {
+        let id = event.id();
+        if let Some(answer) = self.known_answer(&id) {
+            if self.is(Planted::SkipDedup) {
+                self.rows.repeat_line(&id);
+            }
+            return self.effects.push(Effect::Accepted(reply, answer));
+        }
+        let author = self.identities.get(&event.event().author);
+        if !author.is_some_and(|log| log.is_current(&event.event().device)) {
+            let unknown = WireError::new(Code::UnknownDevice, "signed by another device");
+            return self.effects.push(Effect::Accepted(reply, Err(unknown)));
+        }
+        let now = self.wall();
+        let (shard, view, out) = self.shard();
+        shard.send(now, event, content, reply, &view, out);
+        self.work();
+        self.ask_commit();
+    }
+
+    /// The first answer to an event that is stored.
+    pub(crate) fn known_answer(&self, event: &EventId) -> Option<Result<Accepted, WireError>> {
+        let row = self.rows.events.get(event)?;
+        // What another home committed of it and is void is no answer of this one.
+        let own = || self.rows.origin(&self.disk.log, event) == Some(self.id);
+        (row.void.is_none() || own()).then(|| first_answer(*event, row.place, row.void))
+    }
+
+    pub(crate) fn create(&mut self, new: &NewConversation, reply: ReplyTo) {
+        let (shard, view, out) = self.shard();
+        shard.create(new, Some(reply), &view, out);
+        self.work();
+    }
+
+    /// What an act about a user has to name; opens the conversation.
+    pub(crate) fn grantee(
+        &mut self,
+        conversation: &ConversationId,
+        asker: &UserId,
+        user: Option<UserId>,
+        home: Option<ServerId>,
+    ) -> Option<Grantee> {
+        let now = self.wall();
+        let (shard, view, _) = self.shard();
+        shard
+            .grantee(now, conversation, asker, user, home, &view)
+            .ok()
+    }
+
+    /// Takes a commit of its own making as if it had come.
+    pub(crate) fn take_own(&mut self, bundle: comity_protocol::link::Bundle) {
+        let ticket = Ticket::Fetched {
+            peer: self.id,
+            session: 0,
+            id: 0,
+        };
+        self.tasks.push_back(Task::Judge(ticket, Box::new(bundle)));
+        self.work();
+    }
+
+    /// A user's log, as this server holds it.
+    pub(crate) fn identity(&self, user: &UserId) -> Option<&Arc<IdentityLog>> {
+        self.identities.get(user)
+    }
+
+    /// Takes a log of an own user, or one that was learnt.
+    pub(crate) fn keep_identity(&mut self, log: Arc<IdentityLog>) {
+        let user = log.user();
+        let record = Record::plain(Body::Identity(user, log.to_travel()));
+        self.identities.insert(user, log);
+        let then = Then::Identity(user);
+        self.submit(Pending { record, then });
+    }
+
+    fn shard(&mut self) -> (&mut Shard, View<'_>, &mut Vec<Output>) {
+        let view = View {
+            me: self.id,
+            rows: &self.rows,
+            disk: &self.disk,
+            identities: &self.identities,
+            cards: &self.cards,
+            key: &self.key,
+            now_ms: self.now_ms,
+            planted: self.planted,
+        };
+        (&mut self.shard, view, &mut self.out)
+    }
+
+    fn ask_commit(&mut self) {
+        if !self.commit_asked && !self.shard.is_at_rest() {
+            self.commit_asked = true;
+            self.effects.push(Effect::Commit);
+        }
+    }
+
+    fn submit(&mut self, pending: Pending) {
+        if self.disk.submit(pending) && self.disk.begin() {
+            self.effects.push(Effect::Write);
+        }
+        self.most_waiting = self.most_waiting.max(self.disk.waiting());
+    }
+}

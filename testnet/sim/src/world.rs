@@ -1,0 +1,459 @@
+//! Everything together: one queue of events in virtual time, and the loop that takes them out.
+
+mod clients;
+mod trouble;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use comity_protocol::{ids::ServerId, link::FrameChannel, shard::ReplyTo, signing::SecretKey};
+
+use crate::{
+    check::{self, Ledger, Violation},
+    faults::Kind,
+    hostile::Hostile,
+    network::{BACKLOG_BYTES_MAX, Network},
+    options::Options,
+    people::User,
+    random::Random,
+    server::{Cards, Effect, Server},
+    steps::{self, RESTS, Step, What},
+};
+use clients::Sending;
+
+/// Time between looks of a server at what is due.
+const TICK_MS: u64 = 500;
+
+#[derive(Debug)]
+enum Event {
+    Tick(usize, u64, bool),
+    Written(usize, u64),
+    Commit(usize, u64),
+    Frame {
+        from: usize,
+        to: usize,
+        session: u64,
+        bytes: Arc<Vec<u8>>,
+    },
+    Connect(usize, usize),
+    Start(usize),
+    /// An operator starts a server again that is still in this life.
+    Restart(usize, u64),
+    Step(Step),
+    Submit(usize),
+    Rest(u64),
+    Look(u64),
+}
+
+/// A run.
+pub(crate) struct World {
+    pub(crate) options: Options,
+    random: Random,
+    pub(crate) now: u64,
+    queue: BTreeMap<(u64, u64), Event>,
+    pushed: u64,
+    pub(crate) servers: Vec<Server>,
+    by_id: BTreeMap<ServerId, usize>,
+    pub(crate) network: Network,
+    pub(crate) users: Vec<User>,
+    pub(crate) texts: u64,
+    sendings: Vec<Sending>,
+    replies: BTreeMap<ReplyTo, usize>,
+    answers_lost_until: Vec<u64>,
+    resting: bool,
+    pub(crate) hostile: Hostile,
+    pub(crate) ledger: Ledger,
+    /// Faults that happened.
+    pub(crate) faults: BTreeMap<Kind, u64>,
+    pub(crate) violation: Option<Violation>,
+    /// Steps taken before the violation.
+    pub(crate) steps_taken: usize,
+    pub(crate) handled: u64,
+}
+
+impl World {
+    pub(crate) fn new(options: Options) -> Self {
+        let mut random = Random::new(options.seed, 2);
+        let keys: Vec<(ServerId, SecretKey)> = (0..options.servers)
+            .map(|_| {
+                let key = SecretKey::from_seed(random.bytes());
+                (ServerId::from_bytes(random.bytes()), key)
+            })
+            .collect();
+        let public = keys.iter().map(|(id, key)| (*id, key.public())).collect();
+        let cards = Cards(Arc::new(public));
+        let hostile = options.hostile();
+        let mut servers: Vec<Server> = Vec::new();
+        for (n, (id, key)) in keys.into_iter().enumerate() {
+            let honest = Some(n) != hostile;
+            let planted = options.planted.filter(|_| honest);
+            let skew = i64::try_from(random.below(4_000)).unwrap_or(0) - 2_000;
+            servers.push(Server::new(id, key, cards.clone(), planted, skew));
+        }
+        let network = Network::new(options.servers, &mut random);
+        let users: Vec<User> = (0..options.users)
+            .map(|n| {
+                let home = n % options.servers;
+                User::new(n, home, &servers[home], &mut random)
+            })
+            .collect();
+        let mut world = Self {
+            now: 0,
+            queue: BTreeMap::new(),
+            pushed: 0,
+            by_id: servers.iter().enumerate().map(|(n, s)| (s.id, n)).collect(),
+            servers,
+            network,
+            answers_lost_until: vec![0; users.len()],
+            users,
+            texts: 0,
+            sendings: Vec::new(),
+            replies: BTreeMap::new(),
+            resting: false,
+            hostile: Hostile::new(hostile),
+            ledger: Ledger::default(),
+            faults: BTreeMap::new(),
+            violation: None,
+            steps_taken: 0,
+            handled: 0,
+            random,
+            options,
+        };
+        world.begin();
+        world
+    }
+
+    fn begin(&mut self) {
+        for n in 0..self.servers.len() {
+            self.start(n);
+        }
+        for n in 0..self.users.len() {
+            let (home, log) = (self.users[n].home, Arc::clone(&self.users[n].log));
+            self.ledger.devices_of(&log);
+            self.servers[home].keep_identity(log);
+            self.perform(home);
+        }
+        for step in steps::steps(&self.options) {
+            self.push(step.at, Event::Step(step));
+        }
+        for nth in 0..RESTS {
+            let (rest, look) = steps::rest(&self.options, nth);
+            self.push(rest, Event::Rest(nth));
+            self.push(look, Event::Look(nth));
+        }
+    }
+
+    fn push(&mut self, at: u64, event: Event) {
+        self.pushed += 1;
+        self.queue.insert((at.max(self.now), self.pushed), event);
+    }
+
+    /// Runs to the end, or to the first broken promise.
+    pub(crate) fn run(&mut self) {
+        while self.violation.is_none() {
+            let Some(((at, _), event)) = self.queue.pop_first() else {
+                break;
+            };
+            if at > self.options.length_ms {
+                break;
+            }
+            self.now = at;
+            self.handled += 1;
+            self.handle(event);
+        }
+    }
+
+    pub(crate) fn honest(&self) -> impl Iterator<Item = usize> + use<> {
+        let hostile = self.options.hostile();
+        (0..self.servers.len()).filter(move |n| Some(*n) != hostile)
+    }
+
+    fn break_promise(&mut self, found: Result<(), Violation>) {
+        if let Err(violation) = found {
+            self.violation.get_or_insert(violation);
+        }
+    }
+
+    /// A server that does nothing now gets to it later.
+    fn is_stalled(&mut self, server: usize) -> Option<u64> {
+        let until = self.servers[server].stalled_until;
+        (until > self.now).then_some(until)
+    }
+
+    fn alive(&self, server: usize, life: u64) -> bool {
+        self.servers[server].up && self.servers[server].life == life
+    }
+
+    fn handle(&mut self, event: Event) {
+        let of = match &event {
+            Event::Tick(n, ..) | Event::Written(n, _) | Event::Commit(n, _) => Some(*n),
+            Event::Frame { to, .. } => Some(*to),
+            _ => None,
+        };
+        if let Some(until) = of.and_then(|n| self.is_stalled(n)) {
+            return self.push(until, event);
+        }
+        if let Some(n) = of {
+            self.servers[n].now_ms = self.now;
+        }
+        match event {
+            Event::Tick(n, life, second) => {
+                if self.alive(n, life) {
+                    let count = self.servers.len();
+                    let random = (0..count).map(|_| self.random.step()).collect();
+                    self.servers[n].tick(random, second);
+                    self.push(self.now + TICK_MS, Event::Tick(n, life, !second));
+                    self.hostile_turn(n);
+                    self.perform(n);
+                }
+            }
+            Event::Written(n, life) => {
+                if self.alive(n, life) {
+                    self.servers[n].written();
+                    self.perform(n);
+                }
+            }
+            Event::Commit(n, life) => {
+                if self.alive(n, life) {
+                    self.servers[n].commit();
+                    self.perform(n);
+                }
+            }
+            Event::Frame {
+                from,
+                to,
+                session,
+                bytes,
+            } => self.deliver(from, to, session, &bytes),
+            Event::Connect(a, b) => self.connect(a, b),
+            Event::Start(n) => {
+                if !self.servers[n].up {
+                    self.start(n);
+                }
+            }
+            Event::Restart(n, life) => {
+                if self.alive(n, life) {
+                    let unsynced = self.servers[n].disk.unsynced();
+                    let kept = self.random.place(unsynced + 1);
+                    self.crash(n, kept, 500);
+                }
+            }
+            Event::Step(step) => {
+                self.steps_taken += 1;
+                let mut random = Random::new(step.seed, 3);
+                match step.what {
+                    What::Group => self.make_group(&mut random),
+                    What::Act => self.act(&mut random),
+                    What::Fault(kind) => self.trouble(kind, &mut random),
+                }
+            }
+            Event::Submit(sending) => self.submit(sending),
+            Event::Rest(nth) => self.rest(nth),
+            Event::Look(nth) => {
+                let found = check::everything(self, nth);
+                self.break_promise(found);
+                self.resting = false;
+            }
+        }
+    }
+
+    // ---- servers ----
+
+    fn start(&mut self, n: usize) {
+        self.servers[n].start(self.now);
+        let life = self.servers[n].life;
+        self.push(self.now + 1, Event::Tick(n, life, true));
+        for other in (0..self.servers.len()).filter(|other| *other != n) {
+            let wait = self.random.between(50, 600);
+            self.push(self.now + wait, Event::Connect(n, other));
+        }
+        let found = self.ledger.all_there(&self.servers[n], n);
+        if Some(n) != self.options.hostile() {
+            self.break_promise(found);
+        }
+        self.perform(n);
+    }
+
+    fn crash(&mut self, n: usize, kept: usize, pause: u64) {
+        if !self.servers[n].up {
+            return;
+        }
+        self.servers[n].crash(kept);
+        for other in (0..self.servers.len()).filter(|other| *other != n) {
+            self.cut(n, other);
+        }
+        self.push(self.now + pause, Event::Start(n));
+    }
+
+    /// Does what a server wants of the world.
+    pub(crate) fn perform(&mut self, n: usize) {
+        loop {
+            let effects = std::mem::take(&mut self.servers[n].effects);
+            if effects.is_empty() {
+                break;
+            }
+            for effect in effects {
+                self.effect(n, effect);
+            }
+        }
+        let found = check::bounds(&self.servers[n]);
+        if Some(n) != self.options.hostile() {
+            self.break_promise(found);
+        }
+    }
+
+    fn effect(&mut self, n: usize, effect: Effect) {
+        let life = self.servers[n].life;
+        match effect {
+            Effect::Send(peer, channel, bytes) => {
+                if let Some(to) = self.by_id.get(&peer).copied() {
+                    self.send(n, to, channel, bytes);
+                }
+            }
+            Effect::Close(peer) => {
+                if let Some(to) = self.by_id.get(&peer).copied() {
+                    self.cut(n, to);
+                }
+            }
+            Effect::Write => {
+                let slow = self.now < self.servers[n].disk.slow_until;
+                let sync = if slow {
+                    self.random.between(200, 3_000)
+                } else {
+                    self.random.between(1, 12)
+                };
+                self.push(self.now + sync, Event::Written(n, life));
+            }
+            Effect::Commit => {
+                let pause = self.random.below(5);
+                self.push(self.now + pause, Event::Commit(n, life));
+            }
+            Effect::Accepted(to, result) => self.answered(n, to, &result),
+        }
+    }
+
+    // ---- links ----
+
+    fn send(&mut self, from: usize, to: usize, channel: FrameChannel, bytes: Vec<u8>) {
+        if !self.network.pair(from, to).up {
+            return;
+        }
+        if Some(from) == self.options.hostile() {
+            return self.hostile_send(to, channel, bytes);
+        }
+        self.carry(from, to, channel, bytes, 0);
+    }
+
+    /// Puts a frame on its way; `early` lets it overtake those before it.
+    pub(crate) fn carry(
+        &mut self,
+        from: usize,
+        to: usize,
+        channel: FrameChannel,
+        bytes: Vec<u8>,
+        early: u64,
+    ) {
+        if !self.network.pair(from, to).up {
+            return;
+        }
+        if Some(to) == self.options.hostile() {
+            let found = self.ledger.may_have(&self.servers[to], from, &bytes);
+            self.break_promise(found);
+        }
+        let random = &mut self.random;
+        let at = self
+            .network
+            .arrival(self.now, from, to, channel, bytes.len(), random);
+        let pair = self.network.pair(from, to);
+        let session = pair.session;
+        if pair.on_the_way.iter().any(|n| *n > BACKLOG_BYTES_MAX) {
+            return self.cut(from, to);
+        }
+        let bytes = Arc::new(bytes);
+        let event = Event::Frame {
+            from,
+            to,
+            session,
+            bytes,
+        };
+        self.push(at.saturating_sub(early), event);
+    }
+
+    fn deliver(&mut self, from: usize, to: usize, session: u64, bytes: &[u8]) {
+        let pair = self.network.pair(from, to);
+        if !pair.up || pair.session != session {
+            return;
+        }
+        self.network.arrived(from, to, bytes.len());
+        let peer = self.servers[from].id;
+        self.servers[to].frame(peer, bytes);
+        self.perform(to);
+    }
+
+    fn connect(&mut self, a: usize, b: usize) {
+        let both = self.servers[a].up && self.servers[b].up;
+        let now = self.now;
+        let pair = self.network.pair(a, b);
+        if pair.up || !both {
+            // Whoever starts connects again.
+            return;
+        }
+        if pair.blocked_until > now {
+            let again = pair.blocked_until.min(now + 5_000);
+            return self.push(again, Event::Connect(a, b));
+        }
+        pair.up = true;
+        pair.session += 1;
+        for (n, other) in [(a, b), (b, a)] {
+            let (peer, nonce) = (self.servers[other].id, self.random.bytes());
+            self.servers[n].now_ms = self.now;
+            self.servers[n].link_up(peer, nonce);
+            self.perform(n);
+        }
+    }
+
+    fn cut(&mut self, a: usize, b: usize) {
+        if !self.network.cut(a, b) {
+            return;
+        }
+        for (n, other) in [(a, b), (b, a)] {
+            if self.servers[n].up {
+                let peer = self.servers[other].id;
+                self.servers[n].now_ms = self.now;
+                self.servers[n].links(comity_protocol::replication::Input::Down(peer));
+                self.perform(n);
+            }
+        }
+        let pause = self.random.between(100, 1_500);
+        self.push(self.now + pause, Event::Connect(a, b));
+    }
+
+    /// Everything that went wrong ends, and nothing new happens until the look at everything.
+    fn rest(&mut self, nth: u64) {
+        self.resting = true;
+        self.hostile.stop();
+        self.answers_lost_until.fill(0);
+        for n in 0..self.servers.len() {
+            let server = &mut self.servers[n];
+            (server.disk.full_until, server.disk.slow_until) = (0, 0);
+            server.stalled_until = 0;
+            let stuck = server.disk.is_read_only();
+            if stuck {
+                let kept = server.disk.unsynced();
+                let kept = self.random.place(kept + 1);
+                self.crash(n, kept, 0);
+            }
+            if !self.servers[n].up {
+                self.start(n);
+            }
+        }
+        for (a, b) in self.network.pairs().collect::<Vec<_>>() {
+            let pair = self.network.pair(a, b);
+            (pair.blocked_until, pair.slow_until) = (0, 0);
+            if nth.is_multiple_of(2) {
+                self.cut(a, b);
+            }
+            let pause = self.random.between(50, 900);
+            self.push(self.now + pause, Event::Connect(a, b));
+        }
+    }
+}
