@@ -1,7 +1,7 @@
 //! Conversation engines: conversations spread over shards, one thread each. A shard carries out
 //! what its machine says: makes durable what that takes, and answers once it is.
 
-mod live;
+pub(crate) mod live;
 mod nonces;
 mod shard;
 mod store;

@@ -1,7 +1,7 @@
 //! The home behind the gateway: answers sessions' requests and keeps accounts.
 
 mod accounts;
-mod reads;
+pub(crate) mod reads;
 mod send;
 
 use std::{

@@ -352,3 +352,6 @@ impl CatchUp {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,7 +31,7 @@ pub(crate) struct Announcement {
 }
 
 /// What is made durable, and what sessions are told then.
-pub(super) fn record_of(
+pub(crate) fn record_of(
     me: &ServerId,
     conversation: ConversationId,
     what: What,

@@ -280,7 +280,7 @@ impl HomeServer {
 }
 
 /// A page: bounded by places, so it does not shift while lines arrive.
-fn page(
+pub(crate) fn page(
     rows: &Rows,
     conversation: &ConversationId,
     anchor: Anchor,
