@@ -369,7 +369,10 @@ impl Authority {
             if new && pass.late && pass.reached.insert(act) {
                 self.touch(act, Reach::Late, pass);
             } else if was.stands() != now.stands() {
-                let reach = if new { Reach::New } else { Reach::All };
+                let event = &self.acts[act.0 as usize].event;
+                // Another appearance of it may lie in the past of what was judged.
+                let first = self.same.get(event).is_none_or(|same| same.len() < 2);
+                let reach = if new && first { Reach::New } else { Reach::All };
                 self.touch(act, reach, pass);
             }
         }

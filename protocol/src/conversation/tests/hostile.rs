@@ -2,11 +2,15 @@
 
 use super::world::*;
 use crate::{
-    conversation::Received,
-    event::RawEvent,
+    commit::{AuthorityChange, Commit},
+    conversation::{Conversation, Received},
+    event::{Act, RawEvent, SignedEvent},
     ids::{Blob, Signature},
-    link::ContentSlot,
+    link::{Bundle, ContentSlot, Offer},
+    role::Role,
+    root::Genesis,
     session::Code,
+    time::{Hlc, Timestamp},
 };
 
 #[test]
@@ -139,4 +143,53 @@ fn branches_of_a_fork_beyond_the_second_are_refused_and_all_agree_which_stands()
         assert_eq!(graph.node(tip).id(), best);
     }
     assert_eq!(world.homes[0].shown, world.homes[1].shown);
+}
+
+/// Found by the fuzzer: two homes that held the same commits showed another history for ever.
+#[test]
+fn a_grant_that_another_home_committed_too_gives_the_same_whichever_copy_comes_first() {
+    let mut world = World::group();
+    let target = world.said(OWNER, "to be pinned");
+    let founding = world.homes[0].bundles.clone();
+    let pin = Act::Pin { target, on: true };
+    let pin = world.sign(ADMIN, Role::Moderator, pin);
+    // The admin's home has seen his grant in no other commit than its own, where it is void.
+    let grant = SignedEvent::verify(founding[0].events[0].clone()).unwrap();
+    let commit = Commit {
+        v: 1,
+        conversation: world.conversation,
+        origin: server(1),
+        epoch: 1,
+        seq: 0,
+        prev: None,
+        hlc: Hlc::new(Timestamp(world.now + 5), 0),
+        parents: vec![],
+        authority: Some(AuthorityChange::default()),
+        events: vec![grant.id(), pin.id()],
+    };
+    let copied = Bundle {
+        commit: commit.sign(&server_key(1)).to_raw(),
+        events: vec![grant.to_raw(), pin.to_raw()],
+        contents: vec![],
+    };
+    let Offer::Group(raw) = world.homes[0].machine.offer().clone() else {
+        unreachable!("a group")
+    };
+    let genesis = Genesis::verify(raw).unwrap();
+    let (now, devices) = (world.time(), world.devices());
+    let place = |order: &[&Bundle]| {
+        let mut machine = Conversation::group(&genesis, server(2), 1);
+        for bundle in order {
+            let received = machine.receive(now, checked(bundle).unwrap(), &devices);
+            assert!(is_taken(&received), "{received:?}");
+        }
+        machine.place_of(&pin.id())
+    };
+    let first = place(&[&founding[0], &founding[1], &copied]);
+    assert!(
+        first.is_some(),
+        "the grant stands where its home committed it"
+    );
+    assert_eq!(first, place(&[&copied, &founding[0], &founding[1]]));
+    assert_eq!(first, place(&[&founding[0], &copied, &founding[1]]));
 }
