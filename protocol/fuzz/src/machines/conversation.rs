@@ -75,7 +75,8 @@ fn checked(history: &Chronicle, from: usize) -> Vec<CheckedBundle> {
 }
 
 /// Sends honest commits with hostile ones between them. Nothing panics, what waits is bounded, and
-/// every honest commit is part of the conversation in the end, with the roles that it gives.
+/// every honest commit is part of the conversation in the end, with the roles that it gives; a home
+/// that gets the same commits in another order agrees on all of it.
 ///
 /// # Panics
 ///
@@ -139,7 +140,52 @@ fn attack(it: &Prepared, choices: &mut Choices<'_>) -> bool {
         let now = machine.authority().role(&user.id);
         assert_eq!(now, role, "nobody at the hostile home ranks above them");
     }
+    compare(it, &machine, &made, now);
     taken
+}
+
+/// Whoever holds the same commits holds the same conversation, however they came: a second home gets
+/// them the other way round.
+fn compare(it: &Prepared, machine: &Conversation, made: &[CheckedBundle], now: Timestamp) {
+    let all: Vec<&CheckedBundle> = it.founding.iter().chain(&it.honest).chain(made).collect();
+    let me = it.world.homes[0].id;
+    let mut other = Conversation::group(&it.world.genesis, me, 1);
+    let devices = |user: &_, device: &_| it.world.has_device(user, device);
+    // What waits for something that was refused meanwhile comes once more.
+    for bundle in all.iter().rev().chain(all.iter()).chain(all.iter()) {
+        other.receive(now, (*bundle).clone(), &devices);
+    }
+    let held = |machine: &Conversation| -> Vec<bool> {
+        let held = |bundle: &&CheckedBundle| machine.graph().ix(&bundle.commit.id()).is_some();
+        all.iter().map(held).collect()
+    };
+    // Of many branches of one fork it depends on the order which are held.
+    if held(machine) != held(&other) {
+        return;
+    }
+    assert_eq!(
+        machine.frontier(),
+        other.frontier(),
+        "the same chains stand"
+    );
+    let members = |machine: &Conversation| machine.authority().members().collect::<Vec<_>>();
+    assert_eq!(
+        members(machine),
+        members(&other),
+        "the same members and roles"
+    );
+    for event in all.iter().flat_map(|bundle| &bundle.events) {
+        let id = event.event.id();
+        let shown = |machine: &Conversation| {
+            let at = machine.authority().shown(machine.graph(), &id)?;
+            Some(machine.graph().place(at))
+        };
+        assert_eq!(
+            shown(machine),
+            shown(&other),
+            "an event is shown at one place, or nowhere"
+        );
+    }
 }
 
 fn receive_all(
