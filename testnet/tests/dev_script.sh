@@ -59,6 +59,7 @@ case "$*" in
             exit 100
         fi
         echo "     Summary [   0.1s] 5 tests run: 5 passed, 0 skipped" ;;
+    "run --quiet --locked --package comity-fuzz"*) echo event ;;
     "test --doc"*) echo "test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured" ;;
     "test "*) echo "test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured" ;;
     "build --release"*)
@@ -213,6 +214,18 @@ equip
 run_dev test -p comity-protocol
 check "test with arguments runs those only" called 'cargo nextest run .*--locked -p comity-protocol'
 check "test with arguments runs no other phase" not_called 'cargo (test|build)'
+
+new_machine
+equip
+run_dev fuzz
+check "fuzz without a C++ compiler stops" exited 1
+check "fuzz without a C++ compiler names the package" said 'g\+\+'
+provide c++
+run_dev fuzz --seconds soon
+check "fuzz takes a number of seconds" said 'needs a number'
+run_dev fuzz nothing
+check "fuzz knows its targets" said 'there is no target "nothing"'
+check "fuzz builds nothing for an unknown target" not_called 'cargo build'
 
 new_machine
 equip

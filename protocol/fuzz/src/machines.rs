@@ -5,11 +5,13 @@
 pub(crate) mod batch;
 mod conversation;
 pub mod link;
+pub(crate) mod replication;
 mod session;
 
 pub use batch::{SOUND, batch};
 pub use conversation::conversation;
 pub use link::link;
+pub use replication::replication;
 pub use session::{RAW, session};
 
 /// Bytes of a sequence of inputs.

@@ -19,7 +19,9 @@ use comity_protocol::{
 use data_encoding::HEXLOWER;
 use serde_json::Value;
 
-pub use built::{batch, conversation, link, pack_snapshot, session, state_snapshot, tips};
+pub use built::{
+    batch, conversation, link, pack_snapshot, replication, session, state_snapshot, tips,
+};
 
 macro_rules! vectors {
     ($($name:ident: $file:literal;)*) => {$(

@@ -80,6 +80,7 @@ targets! {
     Decoder Cbor decoders::state_snapshot: decoders::SNAPSHOT_BYTES, one in 1;
     Machine Steps machines::session: machines::STEPS_BYTES, one in 1;
     Machine Steps machines::link: machines::STEPS_BYTES, one in 1;
+    Machine Steps machines::replication: machines::STEPS_BYTES, one in 4;
     Machine Bytes machines::conversation: machines::STEPS_BYTES, one in 50;
     Machine Cbor machines::batch: LINK_FRAME_BYTES_MAX, one in 50;
 }

@@ -78,5 +78,5 @@ short! {
     event signed_event content commit signed_commit root later_root identity_entry identity_log card card_chain
     card_text handle server_name user_address id_text place_key tips link_frame bundle client_frame
     client_frame_json server_frame server_frame_json cursor pack_snapshot state_snapshot session link
-    conversation batch
+    conversation batch replication
 }

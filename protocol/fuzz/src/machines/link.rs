@@ -35,10 +35,10 @@ pub const MISSING: u8 = 14;
 /// Opcode: somebody here asks about a user.
 pub const LOOKUP: u8 = 15;
 /// Bit of an opcode: the driver gives no answers after this step.
-const SILENT: u8 = 0x80;
+pub(crate) const SILENT: u8 = 0x80;
 
-const ME: ServerId = ServerId::from_bytes([3; 32]);
-const PEER: ServerId = ServerId::from_bytes([2; 32]);
+pub(crate) const ME: ServerId = ServerId::from_bytes([3; 32]);
+pub(crate) const PEER: ServerId = ServerId::from_bytes([2; 32]);
 
 /// Frames and requests that one step may give: a round of fingerprints, or of what is asked again.
 const OUTPUTS_MAX: usize = 8 * 1024;
@@ -347,7 +347,7 @@ impl Driver {
     }
 }
 
-fn own_bundle() -> Option<Bundle> {
+pub(crate) fn own_bundle() -> Option<Bundle> {
     thread_local! {
         static BUNDLE: Option<Bundle> = seeds::link_frames().into_iter().find_map(|frame| {
             let Frame::Push { bundle, .. } = frame else {

@@ -286,3 +286,9 @@ pub fn batch() -> Seeds {
         .map(encoding::encode)
         .collect()
 }
+
+/// What one of two peers sends: as over one link.
+#[must_use]
+pub fn replication() -> Seeds {
+    link()
+}
