@@ -310,6 +310,13 @@ impl Conversation {
         std::mem::take(&mut self.given_up)
     }
 
+    /// Commits that wait for identity logs, and whose: an answer may have been lost, or could not be
+    /// stored.
+    pub fn waits_for_users(&self) -> impl Iterator<Item = (CommitId, Vec<UserId>)> + '_ {
+        let waiting = self.waiting.for_users();
+        waiting.map(|(commit, users)| (commit, users.iter().copied().collect()))
+    }
+
     /// Commits that a bundle names and that are not held.
     fn lacks(&self, bundle: &CheckedBundle) -> BTreeSet<CommitId> {
         let commit = bundle.commit.commit();
@@ -366,6 +373,7 @@ impl Conversation {
     }
 
     fn take(&mut self, bundle: CheckedBundle) -> Result<Taken, NotTaken> {
+        self.documents.settle_restored(&self.graph, &self.authority);
         match self.graph.insert(&bundle.commit) {
             Inserted::New(node) => Ok(self.taken(node, bundle)),
             Inserted::Duplicate(_) => Err(NotTaken::Known),

@@ -37,6 +37,8 @@ use crate::{
 use open::Open;
 use work::{Waiter, Work};
 
+/// Calls of [`Shard::release`] between two in which identity logs are asked for again.
+const ASK_AGAIN: u64 = 8;
 /// Conversations kept open while nobody uses them.
 pub const OPEN_MAX: usize = 1_024;
 
@@ -95,6 +97,7 @@ pub struct Shard {
     on_the_way: BTreeMap<ConversationId, usize>,
     uses: u64,
     openings: u64,
+    releases: u64,
     counts: Counts,
 }
 
@@ -115,6 +118,7 @@ impl Shard {
             on_the_way: BTreeMap::new(),
             uses: 0,
             openings: 0,
+            releases: 0,
             counts: Counts {
                 accepted: 0,
                 taken: 0,
@@ -436,7 +440,8 @@ impl Shard {
         open.give_up_waiting(out);
     }
 
-    /// Something came that items may have waited for: time, or an identity log.
+    /// Something came that items may have waited for: time, or an identity log. To be called every
+    /// second.
     pub fn release(&mut self, now: Timestamp, store: &dyn Store, out: &mut Vec<Output>) {
         if store.cannot_store().is_some() {
             return;
@@ -452,6 +457,10 @@ impl Shard {
             self.taken(id, taken, out);
         }
         self.release_records(now, store, out);
+        self.releases += 1;
+        if self.releases.is_multiple_of(ASK_AGAIN) {
+            self.open.values().for_each(|open| open.ask_again(out));
+        }
     }
 
     /// Closes conversations that nobody used for longest, if there are too many.

@@ -97,8 +97,10 @@ impl Documents {
         self.restored = true;
     }
 
-    /// After a restore: what counts is in its documents, which are built when they are needed.
-    fn settle_restored(&mut self, graph: &Graph, authority: &Authority) {
+    /// After a restore: what counts is in its documents, which are built when they are needed. To
+    /// be called before the next commit is inserted: what only that one makes ready reads otherwise
+    /// from then on, and is told.
+    pub(super) fn settle_restored(&mut self, graph: &Graph, authority: &Authority) {
         if !std::mem::take(&mut self.restored) {
             return;
         }
@@ -225,7 +227,6 @@ impl Documents {
         events: &[(EventId, &Event)],
         effects: &Effects,
     ) -> Changed {
-        self.settle_restored(graph, authority);
         self.note(graph, authority, node, events);
         let mut touched = BTreeSet::new();
         let mut state_touched = BTreeSet::new();
@@ -395,10 +396,14 @@ impl Documents {
             }
             touched.extend(document.apply(new.iter().filter_map(change), &seen).touched);
         } else {
-            let all = self.of_state.iter().filter_map(change);
-            let (document, applied) = StateDocument::rebuild(all, &seen);
-            self.state = Some(document);
+            // What goes is built in first: only so is it told what read otherwise with it.
+            let all = self.of_state.iter().chain(&gone).filter_map(change);
+            let (mut document, applied) = StateDocument::rebuild(all, &seen);
             touched.extend(applied.touched);
+            if !gone.is_empty() {
+                touched.extend(document.remove(&gone, &seen).touched);
+            }
+            self.state = Some(document);
         }
         touched
     }

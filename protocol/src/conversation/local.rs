@@ -147,6 +147,7 @@ impl Conversation {
         }
         let commit = self.commit_of(now, &events).sign(key);
         let bundle = CheckedBundle { commit, events };
+        self.documents.settle_restored(&self.graph, &self.authority);
         match self.graph.insert(&bundle.commit) {
             Inserted::New(node) => {
                 self.in_flight = Some(bundle.commit.id());

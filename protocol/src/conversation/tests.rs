@@ -7,5 +7,6 @@ mod erase;
 mod hostile;
 mod local;
 mod records;
+mod restarts;
 mod waits;
 mod world;

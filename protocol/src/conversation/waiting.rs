@@ -45,6 +45,15 @@ impl Waiting {
         self.items.iter().any(|(held, _)| held.commit.id() == *id)
     }
 
+    /// Bundles that wait for identity logs, and whose.
+    pub(super) fn for_users(&self) -> impl Iterator<Item = (CommitId, &BTreeSet<UserId>)> {
+        let items = self
+            .items
+            .iter()
+            .filter(|(_, waits)| !waits.users.is_empty());
+        items.map(|(bundle, waits)| (bundle.commit.id(), &waits.users))
+    }
+
     /// Keeps a bundle; gives the ids of those dropped for want of room.
     pub(super) fn add(&mut self, bundle: CheckedBundle, waits: WaitsFor) -> Vec<CommitId> {
         let mut dropped = Vec::new();

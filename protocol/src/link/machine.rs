@@ -712,8 +712,12 @@ impl Link {
                     }
                     self.ready.insert(conversation);
                 }
-                Some(_) => self.send_frontier(conversation, true, world, out),
-                None => {
+                Some(outbox) if outbox.until.is_none() => {
+                    self.send_frontier(conversation, true, world, out);
+                }
+                // Unknown, or its last member left here: it may have one again by a commit that
+                // did not come yet. It is asked, and told nothing.
+                _ => {
                     let ask = Frame::Ask { conversation };
                     out.push(Output::Send(FrameChannel::Live, ask));
                 }
@@ -802,7 +806,8 @@ impl Link {
             .get(&conversation)
             .is_some_and(Outbox::is_open);
         for tip in theirs.iter().filter(|tip| !pushes || tip.home != self.peer) {
-            if let Some(from) = first_lacking(&ours, tip) {
+            let forked = theirs.iter().filter(|t| t.home == tip.home).count() > 1;
+            if let Some(from) = first_lacking(&ours, tip, forked) {
                 let (home, to) = (tip.home, tip.seq);
                 self.fetcher.queue(Range {
                     conversation,
@@ -1039,8 +1044,8 @@ fn own_end<'a>(tips: &'a [Tip], me: &ServerId) -> Option<&'a Tip> {
 }
 
 /// The first seq on the chain that ends in `theirs` which may be missing from `ours`; `None` if
-/// nothing is.
-fn first_lacking(ours: &[Tip], theirs: &Tip) -> Option<u64> {
+/// nothing is. `forked`: the peer names two ends of this home.
+fn first_lacking(ours: &[Tip], theirs: &Tip, forked: bool) -> Option<u64> {
     let mut held = ours.iter().filter(|tip| tip.home == theirs.home).peekable();
     if held.peek().is_none() {
         return Some(0);
@@ -1054,8 +1059,8 @@ fn first_lacking(ours: &[Tip], theirs: &Tip) -> Option<u64> {
         return Some(end + 1);
     }
     // Not beyond, and not one of the ends: an earlier commit of a chain that is held, unless the
-    // peer knows a fork. A higher epoch can only be one.
-    held.iter()
-        .all(|tip| theirs.epoch > tip.epoch || (theirs.seq == tip.seq))
-        .then_some(theirs.seq)
+    // peer knows a fork. A higher epoch can only be one; a second end may be one at any height,
+    // and is asked for by itself: at worst it was held.
+    let other = |tip: &&Tip| theirs.epoch > tip.epoch || theirs.seq == tip.seq;
+    (forked || held.iter().all(other)).then_some(theirs.seq)
 }

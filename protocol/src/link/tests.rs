@@ -708,3 +708,68 @@ fn fingerprints_differ_where_only_the_records_do() {
     b.root = Some(record(1, 1));
     assert_eq!(answers(b.input(Input::Frame(frame))), 0);
 }
+
+/// Frames that a host sends on one input.
+fn frames(host: &mut Host, input: Input) -> Vec<Frame> {
+    let sent = |output| match output {
+        Output::Send(_, frame) => Some(frame),
+        _ => None,
+    };
+    host.input(input).into_iter().filter_map(sent).collect()
+}
+
+fn opened(n: u8, peer: u8) -> Host {
+    let mut host = Host::new(n, peer);
+    host.input(Input::TakesPart(C, None));
+    host.input(Input::Up(Nonce::from_bytes([1; 16])));
+    host.input(Input::Frame(Frame::Hello {
+        version: VERSION,
+        server: server(peer),
+        nonce: Nonce::from_bytes([2; 16]),
+    }));
+    host
+}
+
+#[test]
+fn the_lost_branch_of_a_fork_is_asked_for_however_far_the_chain_went_on() {
+    let mut host = opened(1, 2);
+    let mut chain = vec![commit(server(3), None)];
+    for _ in 0..4 {
+        chain.push(commit(server(3), chain.last()));
+    }
+    let end = tip(chain.last().unwrap());
+    let other = Tip {
+        seq: 2,
+        id: crate::ids::CommitId::from_bytes([7; 32]),
+        ..end
+    };
+    host.chains.insert(server(3), chain);
+    let frontier = |tips: Vec<Tip>| {
+        Input::Frame(Frame::Frontier {
+            conversation: C,
+            tips,
+            offer: Offer::Direct(UserId::from_bytes([1; 32]), UserId::from_bytes([2; 32])),
+            root: None,
+            reply: false,
+        })
+    };
+    // One lower end is an earlier commit of a chain that is held.
+    assert!(frames(&mut host, frontier(vec![other])).is_empty());
+    let asked = frames(&mut host, frontier(vec![other, end]));
+    let [Frame::Want { range, .. }] = &asked[..] else {
+        panic!("{asked:?}")
+    };
+    assert_eq!((range.tip, range.from, range.to), (other.id, 2, 2));
+}
+
+#[test]
+fn a_peer_whose_last_member_is_gone_is_asked_what_it_has_and_told_nothing() {
+    let mut host = opened(1, 2);
+    host.input(Input::LeftAt(C, None));
+    let shared = Frame::Shared {
+        fingerprints: vec![(C, Blob(vec![5; 16]))],
+    };
+    let asked = frames(&mut host, Input::Frame(shared));
+    assert_eq!(asked, [Frame::Ask { conversation: C }]);
+    assert!(frames(&mut host, Input::Frame(Frame::Ask { conversation: C })).is_empty());
+}

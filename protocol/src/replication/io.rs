@@ -52,7 +52,7 @@ impl Ticket {
 /// What became of a peer's item.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Judged {
-    /// The verdict. After `waiting` another one follows.
+    /// The verdict. After `waiting` others follow, the last one final.
     pub verdict: Verdict,
     /// Commits that it waits for.
     pub missing: Vec<Range>,
@@ -60,7 +60,7 @@ pub struct Judged {
     pub users: Vec<UserId>,
     /// It waits for root records from this number on, of this conversation.
     pub records: Option<(ConversationId, u64)>,
-    /// It follows an earlier `waiting`.
+    /// It follows an earlier `waiting`, and may be one more.
     pub again: bool,
 }
 

@@ -180,6 +180,10 @@ impl Turn<'_> {
 
     pub(super) fn judged(&mut self, ticket: Ticket, judged: Judged) {
         let peer = ticket.peer();
+        if judged.again && judged.verdict == Verdict::Waiting {
+            // It waits on, and says for what.
+            return self.needs(peer, judged.users, judged.missing);
+        }
         // The first verdict counts a fetched item as taken in; a later one, of an item that
         // waited, only matters to pushes.
         if judged.again && matches!(ticket, Ticket::Fetched { .. }) {

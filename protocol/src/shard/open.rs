@@ -10,7 +10,7 @@ use crate::{
     conversation::{Conversation, RoleChange},
     ids::{CommitId, EventId, ServerId, UserId},
     link::Verdict,
-    replication::Ticket,
+    replication::{Judged, Ticket},
     role::Role,
     session::Code,
 };
@@ -158,6 +158,19 @@ impl Open {
             waiting.push(ticket);
         } else {
             out.push(Waiter::again(ticket).answer(Verdict::Refused(Code::Busy)));
+        }
+    }
+
+    /// Whoever gave an item that waits for identity logs is asked for them once more: what was asked
+    /// before may be lost, or what came could not be stored.
+    pub(super) fn ask_again(&self, out: &mut Vec<Output>) {
+        for (commit, users) in self.machine.waits_for_users() {
+            for ticket in self.on_arrival.get(&commit).into_iter().flatten() {
+                let mut judged = Judged::of(Verdict::Waiting);
+                judged.users.clone_from(&users);
+                judged.again = true;
+                out.push(Output::Judged(*ticket, judged));
+            }
         }
     }
 

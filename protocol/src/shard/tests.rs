@@ -73,6 +73,7 @@ struct Disk {
     /// Peers by the members' rows.
     homes: Vec<u8>,
     reads: RefCell<usize>,
+    no_logs: bool,
 }
 
 impl Store for Disk {
@@ -99,7 +100,7 @@ impl Store for Disk {
     }
 
     fn had_device(&self, _: &UserId, device: &DeviceKey) -> Option<bool> {
-        Some(*device == owner().1.public())
+        (!self.no_logs).then(|| *device == owner().1.public())
     }
 
     fn had_home_key(&self, _: &UserId, key: &PublicKey) -> Option<bool> {
@@ -297,6 +298,32 @@ fn an_item_that_waits_is_answered_again_once_it_is_durable() {
     out.clear();
     shard.judge(T0, bundles[1].clone(), ticket(2), &disk, &mut out);
     assert_eq!(judged(&out), [(stored, false)]);
+}
+
+#[test]
+fn a_log_that_an_item_waits_for_is_asked_for_again() {
+    let mut author = Conversation::group(&genesis(1), server(1), 1);
+    let (event, content) = message(1);
+    author.submit(T0, event, content).unwrap();
+    let bundle = author.next_commit(T0, &server_key(1)).unwrap().to_bundle();
+    let mut disk = known(&[1]);
+    (disk.me, disk.no_logs) = (2, true);
+    let (mut shard, mut out) = (shard(2), Vec::new());
+    let ticket = Ticket::Pushed {
+        peer: server(1),
+        session: 1,
+        n: 0,
+    };
+    shard.judge(T0, bundle.0, ticket, &disk, &mut out);
+    out.clear();
+    for _ in 0..ASK_AGAIN {
+        shard.release(T0, &disk, &mut out);
+    }
+    let [Output::Judged(to, judged)] = &out[..] else {
+        panic!("{out:?}")
+    };
+    assert_eq!((*to, judged.verdict), (ticket, Verdict::Waiting));
+    assert_eq!((judged.again, &judged.users[..]), (true, &[owner().0][..]));
 }
 
 #[test]
