@@ -260,14 +260,15 @@ impl HomeProjection {
             };
             event(&mut log, place, entry, record.late, tx);
         }
-        for (target, marks) in &record.marks {
-            log.mark(target, Some(marks), tx);
-        }
         for (event, reason) in &record.void {
             log.void(event, reason, tx);
         }
         for event in &record.stand {
             log.stand(event, tx);
+        }
+        // Behind them: what stands again has its line only now.
+        for (target, marks) in &record.marks {
+            log.mark(target, Some(marks), tx);
         }
         for event in &record.erase {
             erase(event, tx);
@@ -485,5 +486,113 @@ impl ChangeLog {
             };
             self.write(LogKind::Appeared, row.place, line, tx);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use comity_protocol::{
+        commit::{AuthorityChange, Commit},
+        event::{Act, Content, Event, SealedContent},
+        ids::{Nonce, Salt, UserId},
+        link::Offer,
+        signing::SecretKey,
+        time::{Hlc, Timestamp},
+    };
+    use comity_storage::{Config, Storage};
+
+    use super::*;
+    use crate::{records::record, rows::Rows};
+
+    #[test]
+    fn what_stands_again_reads_as_its_record_says() {
+        let (me, user) = (ServerId::from_bytes([1; 32]), UserId::from_bytes([2; 32]));
+        let key = SecretKey::from_seed([3; 32]);
+        let conversation = ConversationId::from_bytes([4; 32]);
+        let text = Content::text(Salt::from_bytes([5; 16]), "hello");
+        let event = Event {
+            conversation,
+            author: user,
+            device: key.public(),
+            nonce: Nonce::from_bytes([6; 16]),
+            claims: Role::Member,
+            act: Act::Message {
+                content: SealedContent::seal(&text).unwrap().reference(),
+            },
+            sent_at: Timestamp(1),
+        };
+        let event = event.sign(&key);
+        let commit = Commit {
+            v: 1,
+            conversation,
+            origin: me,
+            epoch: 1,
+            seq: 0,
+            prev: None,
+            hlc: Hlc::new(Timestamp(1), 0),
+            parents: vec![],
+            authority: Some(AuthorityChange::default()),
+            events: vec![event.id()],
+        };
+        let commit = commit.sign(&key);
+        let place = Place {
+            hlc: commit.commit().hlc,
+            commit: commit.id(),
+            index: 0,
+        };
+        let plain = CommitRecord {
+            conversation,
+            commit: commit.to_raw(),
+            events: vec![],
+            late: false,
+            at: Timestamp(1),
+            marks: vec![],
+            void: vec![],
+            stand: vec![],
+            erase: vec![],
+            members: vec![],
+            tips: vec![],
+            state: vec![],
+            ended: vec![],
+        };
+        let known = ConversationRecord {
+            conversation,
+            offer: Offer::Direct(user, user),
+            at: Timestamp(1),
+            members: vec![],
+        };
+        let posted = CommitRecord {
+            events: vec![EventEntry {
+                raw: event.to_raw(),
+                slot: Slot::Gone,
+                shown: true,
+                void: None,
+            }],
+            ..plain.clone()
+        };
+        let taken_away = CommitRecord {
+            void: vec![(event.id(), "removed".to_owned())],
+            ..plain.clone()
+        };
+        let marks = Marks {
+            deleted: Some(EventId::from_bytes([7; 32])),
+            ..Marks::default()
+        };
+        let given_back = CommitRecord {
+            stand: vec![event.id()],
+            marks: vec![(event.id(), marks.clone())],
+            ..plain
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config::new(dir.path(), "boot");
+        let (storage, _) = Storage::open(config, HomeProjection { me }).unwrap();
+        let rows = Rows(storage.reader());
+        let commits = [posted, taken_away, given_back];
+        let commits = commits.map(|body| record(kind::COMMIT, &body, vec![]));
+        let records = [record(kind::CONVERSATION, &known, vec![])];
+        let records = records.into_iter().chain(commits).collect();
+        storage.submit_and_wait(records).unwrap();
+        let line = rows.line(&conversation, &place).unwrap().unwrap();
+        assert_eq!(line.marks, marks);
     }
 }
