@@ -51,13 +51,7 @@ pub(crate) fn bounds(server: &Server) -> Result<(), Violation> {
         let what = format!("{waits} records wait for the disk");
         return Err(Violation::new("P7", what));
     }
-    let mut items: BTreeMap<ConversationId, usize> = BTreeMap::new();
-    for bundle in &server.hoard {
-        if let Some(id) = comity_protocol::replication::conversation_of(bundle) {
-            *items.entry(id).or_default() += 1;
-        }
-    }
-    let most = items.values().copied().max().unwrap_or(0);
+    let most = server.hoard.values().map(Vec::len).max().unwrap_or(0);
     if most > WAITING_ITEMS_MAX {
         let what = format!("{most} items of one conversation wait");
         return Err(Violation::new("P7", what));
@@ -104,6 +98,7 @@ fn one(world: &World, conversation: ConversationId, nth: u64) -> Result<(), Viol
     }
     let whole = History::read(&union);
     world.ledger.authors(&whole)?;
+    no_fork(world, &whole)?;
     // Those that take part, by the commits of all of them.
     let members = match world.ledger.birth(&conversation) {
         Some(Birth::Group(owner)) => {
@@ -142,6 +137,9 @@ fn one(world: &World, conversation: ConversationId, nth: u64) -> Result<(), Viol
         return Err(Violation::new("P3", what));
     }
     for n in &parts {
+        once(*n, &conversation, known(*n))?;
+    }
+    for n in &parts {
         let (a, b) = (known(first), known(*n));
         if reads(a) != reads(b) || a.members != b.members || a.state != b.state {
             let what = format!(
@@ -155,6 +153,35 @@ fn one(world: &World, conversation: ConversationId, nth: u64) -> Result<(), Viol
         as_the_rules_say(world, conversation, &history, *owner, &parts)?;
     }
     world.ledger.once_or_void(world, &conversation, &parts)
+}
+
+/// P2: no event is two lines.
+fn once(n: usize, conversation: &ConversationId, known: &Known) -> Result<(), Violation> {
+    let mut seen = BTreeSet::new();
+    for (event, _) in known.lines.values() {
+        if !seen.insert(*event) {
+            let what = format!("server {n} shows {event} in {conversation} more than once");
+            return Err(Violation::new("P2", what));
+        }
+    }
+    Ok(())
+}
+
+/// P3: no honest home signs two commits on one.
+fn no_fork(world: &World, history: &History) -> Result<(), Violation> {
+    let mut chains = BTreeSet::new();
+    for made in &history.made {
+        let n = world
+            .honest()
+            .find(|n| world.servers[*n].id == made.commit.origin);
+        if let Some(n) = n
+            && !chains.insert((made.commit.origin, made.prev))
+        {
+            let what = format!("server {n} forked its own chain; one branch is {}", made.id);
+            return Err(Violation::new("P3", what));
+        }
+    }
+    Ok(())
 }
 
 fn healed(nth: u64) -> String {
@@ -262,13 +289,6 @@ fn as_the_rules_say(
             let what =
                 format!("server {n} shows members of {conversation} that the rules do not give");
             return Err(Violation::new("P3", what));
-        }
-        let mut seen = BTreeSet::new();
-        for (event, _) in known.lines.values() {
-            if !seen.insert(*event) {
-                let what = format!("server {n} shows {event} in {conversation} more than once");
-                return Err(Violation::new("P2", what));
-            }
         }
         let right: Vec<_> = reading.lines.values().map(|(id, m)| (*id, m)).collect();
         let shown = reads(known);

@@ -81,7 +81,10 @@ impl World {
                     let own = self.users.iter().filter(|u| u.home == me);
                     own.into_iter().any(|u| members.contains_key(&u.id))
                 });
-                let Some(conversation) = random.pick(&with.collect::<Vec<_>>()) else {
+                let with: Vec<_> = with.collect();
+                // Floods meet where they hurt most: always in the same place.
+                let flooded = with.first().filter(|_| kind == Kind::Flood).copied();
+                let Some(conversation) = flooded.or_else(|| random.pick(&with)) else {
                     return false;
                 };
                 self.lie(kind, me, conversation, random)
@@ -283,8 +286,13 @@ impl World {
     ) -> Option<(RawEvent, Option<SealedContent>)> {
         let server = &self.servers[me];
         let lines = server.rows.known.get(&conversation)?.lines.values();
+        // Of others only: of two standing places of one event on branches of its own home, the rows
+        // keep the one that came first, a limit that spec/03 names.
+        let other =
+            |event: &EventId| server.rows.origin(&server.disk.log, event) != Some(server.id);
         let deleted = lines.filter(|(_, marks)| marks.deleted);
-        let events: Vec<EventId> = deleted.map(|(event, _)| *event).collect();
+        let events = deleted.map(|(event, _)| *event).filter(other);
+        let events: Vec<EventId> = events.collect();
         let event = random.pick(&events)?;
         let content = self.ledger.content(&event)?.clone();
         let raw = server.rows.raw(&server.disk.log, &event)?;

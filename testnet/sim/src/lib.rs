@@ -13,6 +13,7 @@ mod options;
 mod people;
 mod planted;
 mod random;
+pub mod report;
 mod rows;
 mod server;
 mod steps;

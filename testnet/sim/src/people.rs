@@ -35,7 +35,7 @@ pub(crate) struct Made {
 
 /// What a user wants to do.
 pub(crate) enum Wish {
-    Send(Made),
+    Send(Box<Made>),
     Direct(UserId),
     AddDevice,
 }
@@ -181,7 +181,7 @@ pub(crate) fn wish(
         act(kind, who, users, conversation, server, texts, random)?
     };
     let made = make(user, conversation, act, content, server, random)?;
-    Some(Wish::Send(made))
+    Some(Wish::Send(Box::new(made)))
 }
 
 /// Something else that a member does in one conversation.

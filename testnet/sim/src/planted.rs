@@ -52,7 +52,7 @@ planted! {
     /// See its text.
     EditAfterDelete = "edit-after-delete", "P3", "an edit brings a deleted message back";
     /// See its text.
-    TellBeforeSync = "tell-before-sync", "P3", "pushes commits that are not on the disk yet";
+    TellBeforeSync = "tell-before-sync", "P4", "pushes commits that are not on the disk yet";
     /// See its text.
     NoRounds = "no-rounds", "P4", "never compares with its peers";
     /// See its text.

@@ -100,8 +100,8 @@ pub(crate) struct Server {
     commit_asked: bool,
     /// Conversations in which a bad item was refused, for the checker of what is beside it.
     pub(crate) refused_in: BTreeSet<ConversationId>,
-    /// Peers' items that a planted bug keeps.
-    pub(crate) hoard: Vec<comity_protocol::link::Bundle>,
+    /// Items of each conversation that a planted bug keeps.
+    pub(crate) hoard: BTreeMap<ConversationId, Vec<comity_protocol::link::Bundle>>,
     /// Most of each queue that was seen.
     pub(crate) most_waiting: usize,
 }
@@ -136,7 +136,7 @@ impl Server {
             effects: Vec::new(),
             commit_asked: false,
             refused_in: BTreeSet::new(),
-            hoard: Vec::new(),
+            hoard: BTreeMap::new(),
             most_waiting: 0,
         }
     }

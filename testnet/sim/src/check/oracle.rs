@@ -147,7 +147,7 @@ impl<'a> Oracle<'a> {
             return false;
         }
         if self.is_leave(x) {
-            return g.is_some() && self.seen(g, x) && !self.seen(x, g);
+            return g.is_some() && !self.seen(x, g);
         }
         let Some(Act::Grant(grant)) = self.act(x) else {
             return false;

@@ -118,7 +118,9 @@ impl Server {
             match output {
                 shard::Output::Refused(..) => self.refused_in.extend(conversation),
                 shard::Output::Judged(_, judged) if judged.verdict == Verdict::Waiting => {
-                    self.hoard.extend(copy.clone());
+                    if let (Some(id), Some(copy)) = (conversation, copy.clone()) {
+                        self.hoard.entry(id).or_default().push(copy);
+                    }
                 }
                 _ => {}
             }
@@ -264,7 +266,7 @@ impl Server {
         if self.is(Planted::TellBeforeSync) {
             self.later(Input::Committed(committed.clone()));
         }
-        let then = Then::Shard(committed, done);
+        let then = Then::Shard(Box::new((committed, done)));
         self.submit(Pending { record, then });
     }
 
@@ -276,7 +278,8 @@ impl Server {
                     self.disk.log.push(pending.record);
                     let number = self.disk.log.len() - 1;
                     self.rows.apply(number, &mut self.disk.log);
-                    if let Then::Shard(committed, done) = pending.then {
+                    if let Then::Shard(of) = pending.then {
+                        let (committed, done) = *of;
                         self.later(Input::Committed(committed));
                         if !self.is(Planted::AckBeforeSync) {
                             self.shard.stored(done, Ok(()), &mut self.out);
@@ -287,7 +290,8 @@ impl Server {
             Written::Failed(group, error) => {
                 for pending in group {
                     match pending.then {
-                        Then::Shard(_, done) => {
+                        Then::Shard(of) => {
+                            let (_, done) = *of;
                             self.broken.insert(done.opening(), error.clone());
                             self.shard.stored(done, Err(error.clone()), &mut self.out);
                         }

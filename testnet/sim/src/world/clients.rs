@@ -57,7 +57,7 @@ impl World {
         let wish = people::wish(user, &self.users, server, &mut self.texts, random);
         match wish {
             None => {}
-            Some(Wish::Send(made)) => self.send_made(user, home, made),
+            Some(Wish::Send(made)) => self.send_made(user, home, *made),
             Some(Wish::AddDevice) => {
                 let log = self.users[user].add_device(random);
                 self.ledger.devices_of(&log);
