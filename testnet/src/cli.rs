@@ -13,7 +13,7 @@ use crate::{
     network::{Network, Options},
     prove,
     replay::{self, Pace},
-    up,
+    sim, up,
 };
 
 /// A whole Comity network on this machine.
@@ -22,6 +22,7 @@ use crate::{
 ///   comity-testnet replay LOG.jsonl       plays a chat log on three servers and compares
 ///   comity-testnet bench all --json       measures, one JSON line for each scenario
 ///   comity-testnet chaos                  breaks servers and links while users talk
+///   comity-testnet sim --seeds 1..200     simulated networks, each decided by its seed
 ///   comity-testnet prove --list           what is claimed; prove NAME tries it
 #[derive(Debug, Parser)]
 #[command(name = "comity-testnet", version, verbatim_doc_comment)]
@@ -40,6 +41,8 @@ enum Command {
     Bench(bench::Bench),
     /// Kills, stops and cuts off servers while users talk, then compares what every server shows.
     Chaos(chaos::Chaos),
+    /// Plays simulated networks: clocks, disks, links and a lying server, all decided by a seed.
+    Sim(sim::Sim),
     /// Tries what is claimed of the network, and whether each claim can fail.
     Prove(prove::Prove),
     /// One server of a network; what the other commands start.
@@ -184,6 +187,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Server(server) => server::run(&server),
         Command::Hostile(hostile) => hostile::run(&hostile),
+        Command::Sim(args) => sim::sim(&args),
         other => runtime().and_then(|runtime| runtime.block_on(command(other))),
     };
     done.unwrap_or_else(|error| {
@@ -207,7 +211,7 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Chaos(chaos) => chaos::chaos(chaos).await,
         Command::Prove(prove) => prove::prove(prove).await,
         Command::Server(_) => bail!("a server has a runtime of its own"),
-        Command::Hostile(_) => bail!("a target needs no runtime"),
+        Command::Hostile(_) | Command::Sim(_) => bail!("neither needs a runtime"),
     }
 }
 

@@ -15,4 +15,5 @@ pub mod process;
 pub mod prove;
 pub mod proxy;
 pub mod replay;
+pub mod sim;
 pub mod up;
