@@ -235,6 +235,8 @@ pub struct Authority {
     records: Vec<Record>,
     /// Those that stand, oldest first: they have settled what lies in their pasts.
     settled: Vec<NodeIx>,
+    /// Acts that none of them has settled.
+    unsettled: usize,
 }
 
 /// What one insertion has yet to judge and has found out.
@@ -286,6 +288,7 @@ impl Authority {
             homes: BTreeMap::new(),
             records: Vec::new(),
             settled: Vec::new(),
+            unsettled: 0,
         }
     }
 

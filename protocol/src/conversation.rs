@@ -95,7 +95,9 @@ impl Conversation {
     pub fn group(genesis: &Genesis, me: ServerId, epoch: u64) -> Self {
         let authority = Authority::group(genesis);
         let offer = Offer::Group(genesis.raw().clone());
-        Self::new(genesis.conversation(), me, epoch, offer, authority)
+        let mut group = Self::new(genesis.conversation(), me, epoch, offer, authority);
+        group.records.first = Some(genesis.root().clone());
+        group
     }
 
     /// The direct conversation of two users.

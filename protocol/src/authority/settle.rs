@@ -20,7 +20,7 @@ use crate::{
     event::Tip,
     history::{Graph, InsertedRecord, NodeIx, Past},
     ids::{CommitId, Digest, RootId, ServerId},
-    limits::{AUTHORITY_TIPS_MAX, CHECKPOINT_ACTS},
+    limits::AUTHORITY_TIPS_MAX,
     root::{Made, MemberLeaf, Members, Root, SignedRoot},
     time::Timestamp,
 };
@@ -150,14 +150,8 @@ impl Authority {
 
     /// Acts that no record settled yet.
     #[must_use]
-    pub fn unsettled_acts(&self) -> usize {
-        let settled = |act: &&Act| {
-            let entry = act.entry.map(|ix| &self.entries[ix.0 as usize]);
-            entry.is_some_and(|entry| entry.settled.is_none())
-        };
-        // The newest acts are the last; beyond what makes a checkpoint due nobody counts.
-        let newest = self.acts.iter().rev().filter(settled);
-        newest.take(CHECKPOINT_ACTS).count()
+    pub const fn unsettled_acts(&self) -> usize {
+        self.unsettled
     }
 
     /// What the next record names as its frontier: of each home the newest standing commit that is
@@ -323,6 +317,9 @@ impl Authority {
                 continue;
             }
             entry.settled = Some(verdict);
+            if entry.kind.is_act() {
+                self.unsettled -= 1;
+            }
             if entry.verdict != verdict {
                 pass.queue_at(self.level(ix), ix);
             }
@@ -333,7 +330,9 @@ impl Authority {
     /// were.
     fn settle_chain(&mut self, graph: &mut Graph, chain: &[NodeIx]) {
         for entry in &mut self.entries {
-            entry.settled = None;
+            if entry.settled.take().is_some() && entry.kind.is_act() {
+                self.unsettled += 1;
+            }
         }
         graph.unsettle_branches();
         self.settled.clear();

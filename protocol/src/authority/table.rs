@@ -427,6 +427,7 @@ impl Authority {
             _ => subject.about.push(ix),
         }
         self.acts.push(act);
+        self.unsettled += 1;
         ix
     }
 

@@ -9,8 +9,8 @@ use crate::{
     commit::RootRef,
     event::Tip,
     ids::{CommitId, Nonce, PublicKey, RootId, ServerId, UserId},
-    limits::{BRANCHES_MAX, CHECKPOINT_ACTS, CHECKPOINT_MS, ROOT_BYTES_MAX},
-    link::{Offer, Range},
+    limits::{BRANCHES_MAX, CHECKPOINT_ACTS, CHECKPOINT_MS},
+    link::Range,
     root::{
         Ballot, Made, NotVerified, Proposal, RawRoot, Root, RootSignature, RootSigner, SignedRoot,
         Steward,
@@ -73,6 +73,8 @@ pub enum ReceivedRecord {
 /// Records held, and those that wait.
 #[derive(Debug, Default)]
 pub(super) struct Records {
+    /// Record 0; none in a direct conversation.
+    pub(super) first: Option<Root>,
     held: BTreeMap<RootId, SignedRoot>,
     waiting: BTreeMap<RootId, RawRoot>,
 }
@@ -80,14 +82,15 @@ pub(super) struct Records {
 impl Conversation {
     /// The record that this one is to follow, if it is held.
     fn record_before(&self, id: &RootId) -> Option<Root> {
-        if let Some(record) = self.records.held.get(id) {
-            return Some(record.root().clone());
+        self.held_record(id).cloned()
+    }
+
+    fn held_record(&self, id: &RootId) -> Option<&Root> {
+        match self.records.held.get(id) {
+            Some(record) => Some(record.root()),
+            None if id.as_bytes() == self.id.as_bytes() => self.records.first.as_ref(),
+            None => None,
         }
-        let Offer::Group(genesis) = &self.offer else {
-            return None;
-        };
-        (id.as_bytes() == self.id.as_bytes())
-            .then(|| crate::encoding::decode(&genesis.root.0, ROOT_BYTES_MAX).ok())?
     }
 
     /// The newest record that stands, if this is a group.
@@ -249,7 +252,8 @@ impl Conversation {
     /// acts since the last, and they are many or it is a day.
     #[must_use]
     pub fn checkpoint_due(&self, now: Timestamp) -> bool {
-        let Some((_, root)) = self.newest_record() else {
+        let newest = self.authority.newest_record(&self.graph);
+        let Some(root) = newest.and_then(|newest| self.held_record(&newest.id)) else {
             return false;
         };
         if root.home != self.me || root.stewards != [self.me] {

@@ -1,6 +1,6 @@
 //! Histories made by hand or at random: real commits and events, sets of commits as bit masks.
 
-use super::super::{Authority, Effects, RecordOutcome};
+use super::super::{Authority, Effects, RecordOutcome, table::Entry};
 use crate::{
     commit::{AuthorityChange, Commit, RawCommit, RootRef, SignedCommit, UnverifiedCommit},
     event::{Act, ContentRef, Event, Grant, Target, Tip},
@@ -535,6 +535,9 @@ impl Server {
         let told = self.told_roles.iter().filter(|(_, r)| **r > Role::None);
         assert_eq!(members, told.map(|(u, r)| (*u, *r)).collect::<Vec<_>>());
         assert!(self.authority.homes().eq(self.told_homes.iter().copied()));
+        let open = |entry: &&Entry| entry.kind.is_act() && entry.settled.is_none();
+        let unsettled = self.authority.entries.iter().filter(open).count();
+        assert_eq!(self.authority.unsettled_acts(), unsettled);
     }
 
     pub(super) fn verdict(&self, i: usize, index: u16) -> super::super::Verdict {
