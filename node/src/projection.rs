@@ -223,7 +223,7 @@ impl HomeProjection {
             log.void(event, reason, tx);
         }
         for event in &record.stand {
-            log.stand(event, tx);
+            log.stand(event, marks_of(&record.marks, event), tx);
         }
         for event in &record.erase {
             erase(event, tx);
@@ -260,15 +260,14 @@ impl HomeProjection {
             };
             event(&mut log, place, entry, record.late, tx);
         }
+        for (target, marks) in &record.marks {
+            log.mark(target, Some(marks), tx);
+        }
         for (event, reason) in &record.void {
             log.void(event, reason, tx);
         }
         for event in &record.stand {
-            log.stand(event, tx);
-        }
-        // Behind them: what stands again has its line only now.
-        for (target, marks) in &record.marks {
-            log.mark(target, Some(marks), tx);
+            log.stand(event, marks_of(&record.marks, event), tx);
         }
         for event in &record.erase {
             erase(event, tx);
@@ -280,6 +279,12 @@ impl HomeProjection {
         state(&conversation, &record.state, tx);
         Ok(())
     }
+}
+
+/// What a record says of an event that stands again: its line was not there to be marked.
+fn marks_of(marks: &[(EventId, Marks)], event: &EventId) -> Marks {
+    let of = marks.iter().find(|(target, _)| target == event);
+    of.map(|(_, marks)| marks.clone()).unwrap_or_default()
 }
 
 fn event_row(id: &EventId, tx: &mut Tx<'_>) -> Option<EventRow> {
@@ -469,7 +474,7 @@ impl ChangeLog {
         }
     }
 
-    fn stand(&mut self, event: &EventId, tx: &mut Tx<'_>) {
+    fn stand(&mut self, event: &EventId, marks: Marks, tx: &mut Tx<'_>) {
         let Some(mut row) = event_row(event, tx) else {
             return;
         };
@@ -481,7 +486,7 @@ impl ChangeLog {
                 record: row.record,
                 slot: row.slot,
                 late: true,
-                marks: Marks::default(),
+                marks,
                 logged: (0, 0),
             };
             self.write(LogKind::Appeared, row.place, line, tx);

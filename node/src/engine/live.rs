@@ -258,7 +258,9 @@ struct Changed<'a> {
 
 impl Changed<'_> {
     fn told(&self, conversation: ConversationId, common: &mut Vec<Live>) {
-        for (target, _) in self.touched {
+        // What stands again appears as it reads now.
+        let stays = |(target, _): &&(EventId, MessageState)| !self.stands_again.contains(target);
+        for (target, _) in self.touched.iter().filter(stays) {
             common.push(Live::Line(conversation, LogKind::Changed, *target, None));
         }
         for (event, code) in self.voided {
