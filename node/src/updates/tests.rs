@@ -409,3 +409,21 @@ fn a_session_that_was_away_for_all_of_it_is_told_each_line_once() {
     drain(&mut session, &mut client, usize::MAX).unwrap();
     assert_eq!(client.lines.len(), all_lines(&home).unwrap().len());
 }
+
+/// What was done to a line that counted for nothing is not told before the line.
+#[test]
+fn a_line_that_stands_again_appears_before_anything_else_is_told_of_it() {
+    let steps = [
+        (0, 77),
+        (0, 3),
+        (0, 82),
+        (0, 11),
+        (3, 74),
+        (2, 85),
+        (4, 36),
+        (4, 155),
+        (1, 74),
+        (7, 67),
+    ];
+    live(22, &steps).unwrap();
+}

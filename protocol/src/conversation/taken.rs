@@ -193,10 +193,14 @@ impl Conversation {
             role: change.now,
             home: self.home_of(&change.user),
         });
+        // What is not shown reads like nothing; once it stands it is told with all that was done to
+        // it.
+        let is_shown =
+            |(event, _): &(EventId, _)| self.authority.shown(&self.graph, event).is_some();
         let changes = Changes {
             voided,
             stands_again,
-            touched: changed.touched,
+            touched: changed.touched.into_iter().filter(is_shown).collect(),
             erase: changed.erase,
             roles: roles.collect(),
             homes: Homes {

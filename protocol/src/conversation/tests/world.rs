@@ -105,6 +105,7 @@ impl Home {
         }
         for (event, _) in &taken.voided {
             self.shown.remove(event);
+            self.states.remove(event);
         }
         let again = taken.stands_again.iter();
         self.shown
@@ -175,6 +176,7 @@ impl Home {
         assert!(state.is_empty(), "no record here voids a state");
         for (event, _) in voided {
             self.shown.remove(event);
+            self.states.remove(event);
         }
         let again = stands_again.iter();
         self.shown
