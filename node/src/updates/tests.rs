@@ -44,6 +44,8 @@ struct Home {
     machine: Conversation,
     history: Chronicle,
     coming: Vec<CheckedBundle>,
+    /// Lines that were taken away and stand again.
+    again: BTreeSet<EventId>,
     _dir: tempfile::TempDir,
 }
 
@@ -96,6 +98,7 @@ impl Home {
             machine: Conversation::group(&world.genesis, me, 1),
             history,
             coming,
+            again: BTreeSet::new(),
             _dir: dir,
         };
         let owner = &home.history.world.users[0];
@@ -143,6 +146,7 @@ impl Home {
         match received {
             Received::Taken(all) => all.into_iter().for_each(|taken: Taken| {
                 let tips = self.machine.frontier();
+                self.again.extend(&taken.stands_again);
                 self.store(What::Commit {
                     taken: Box::new(taken),
                     tips,
@@ -197,6 +201,8 @@ struct Client {
     lines: BTreeMap<EventId, Item>,
     left: bool,
     pending: Vec<Change>,
+    /// What may appear once more: that it had vanished is not told who was away for both.
+    again: BTreeSet<EventId>,
 }
 
 fn event_of(item: &Item) -> EventId {
@@ -229,8 +235,10 @@ impl Client {
     fn apply(&mut self, change: Change) -> Result<(), TestCaseError> {
         match change {
             Change::Appeared { item, .. } => {
-                let twice = self.lines.insert(event_of(&item), *item);
-                prop_assert!(twice.is_none(), "a line appeared twice: {twice:?}");
+                let event = event_of(&item);
+                let twice = self.lines.insert(event, *item);
+                let once = twice.is_none() || self.again.contains(&event);
+                prop_assert!(once, "a line appeared twice: {twice:?}");
             }
             // Of a line that changed while the client was away the change alone is told.
             Change::Changed { item, .. } => drop(self.lines.insert(event_of(&item), *item)),
@@ -331,8 +339,12 @@ fn live(commits: usize, steps: &[(u8, u8)]) -> Result<(), TestCaseError> {
     let mut client = Client::default();
     let mut session = home.session(client.position);
     let mut readers: Vec<Reader> = Vec::new();
+    let away = steps.iter().any(|(step, _)| matches!(step % 12, 8 | 9));
     for (step, pick) in steps {
         let pick = usize::from(*pick);
+        if away {
+            client.again.clone_from(&home.again);
+        }
         match step % 12 {
             0..=4 => {
                 for _ in 0..=pick % 4 {
@@ -359,6 +371,9 @@ fn live(commits: usize, steps: &[(u8, u8)]) -> Result<(), TestCaseError> {
         }
     }
     while home.arrive(0) {}
+    if away {
+        client.again.clone_from(&home.again);
+    }
     drain(&mut session, &mut client, usize::MAX)?;
     // States move no cursor: what is pending behind the last one are states alone.
     let states = client
