@@ -106,8 +106,7 @@ impl Graph {
         let own = self.standing_tip(home);
         let seen = own.map(|own| self.causal_past(own));
         let mut candidates: Vec<NodeIx> = self
-            .homes
-            .iter()
+            .homes_in_order()
             .filter(|other| other.id != *home)
             .filter_map(|other| self.newest_nameable(self.leaf_of(other.standing)?, now))
             .filter(|tip| seen.as_ref().is_none_or(|seen| !seen.holds(self, *tip)))

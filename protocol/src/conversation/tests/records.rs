@@ -239,3 +239,36 @@ fn what_was_stored_with_its_records_reads_back_the_same() {
     world.give(0, &bundle);
     assert!(world.homes[0].erased.contains(&late));
 }
+
+#[test]
+fn a_member_who_left_and_came_back_over_checkpoints_speaks_on() {
+    let mut world = World::group();
+    for round in 0..3 {
+        world.said(MEMBER, &format!("answer {round}"));
+        world.gossip_all();
+        let removal = world.grant(0, MEMBER, crate::role::Role::None);
+        world.act(OWNER, removal).unwrap();
+        world.commit(0);
+        let record = world.checkpoint(0).unwrap();
+        world.said(OWNER, "without");
+        let grant = world.grant(0, MEMBER, crate::role::Role::Member);
+        world.act(OWNER, grant).unwrap();
+        world.commit(0);
+        let second = world.checkpoint(0).unwrap();
+        for home in [1, 2] {
+            world.gossip(0, home);
+            for raw in [&record.raw, &second.raw] {
+                world.give_record(home, raw);
+            }
+            world.release_records(home);
+            let (devices, now) = (world.devices(), world.time());
+            while world.homes[home].release(now, &devices) + world.release_records(home) > 0 {}
+        }
+        world.gossip_all();
+    }
+    world.said(MEMBER, "last");
+    world.gossip_all();
+    let digest = world.homes[0].digest();
+    assert_eq!(world.homes[0].shown.len(), world.homes[1].shown.len());
+    assert_eq!(world.homes[1].digest(), digest);
+}
