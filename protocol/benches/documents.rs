@@ -3,75 +3,12 @@
 
 use std::{hint::black_box, time::Duration};
 
-use comity_protocol::{
-    document::{Change, ChangeKind, PackDocument},
-    event::ContentRef,
-    ids::{CommitId, ContentHash, EventId, ServerId, UserId},
-    session::Place,
-    time::Hlc,
-};
+use comity_fuzz::work::{changes, message_of, seen};
+use comity_protocol::document::PackDocument;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// 900, so that adding 100 does not reach the size at which a document is split.
 const SIZES: [usize; 3] = [100, 900, 10_000];
-const HOMES: u64 = 3;
-/// Changes after which all homes have seen everything.
-const SYNC: u64 = 30;
-
-fn number(event: EventId) -> u64 {
-    u64::from_be_bytes(*event.as_bytes().first_chunk().expect("8 of 32 bytes"))
-}
-
-fn seen(earlier: EventId, later: EventId) -> bool {
-    let (a, b) = (number(earlier), number(later));
-    a < b && (a % HOMES == b % HOMES || a / SYNC < b / SYNC)
-}
-
-fn hash(domain: u64, n: u64) -> [u8; 32] {
-    *blake3::hash(&[domain.to_be_bytes(), n.to_be_bytes()].concat()).as_bytes()
-}
-
-/// Of ten changes eight are reactions, one an edit and one a deletion of a message that had none.
-fn changes(from: usize, count: usize) -> Vec<Change> {
-    let change = |n: u64| {
-        let mut event = hash(0, n);
-        event[..8].copy_from_slice(&n.to_be_bytes());
-        let target = EventId::from_bytes(hash(1, n / 10));
-        let user = UserId::from_bytes(hash(2, n % 200));
-        let kind = match n % 10 {
-            0 => ChangeKind::Edit {
-                target,
-                content: ContentRef {
-                    hash: ContentHash::from_bytes(hash(3, n)),
-                    len: 200,
-                },
-                author: user,
-                at: Place {
-                    hlc: Hlc::from_bits(n),
-                    commit: CommitId::from_bytes(hash(4, n)),
-                    index: 0,
-                },
-            },
-            1 => ChangeKind::Delete {
-                target: EventId::from_bytes(hash(5, n)),
-                by: user,
-            },
-            _ => ChangeKind::React {
-                target,
-                emoji: "👍".to_owned(),
-                user,
-                on: true,
-            },
-        };
-        Change {
-            event: EventId::from_bytes(event),
-            home: ServerId::from_bytes(hash(6, n % HOMES)),
-            epoch: 1,
-            kind,
-        }
-    };
-    (from as u64..(from + count) as u64).map(change).collect()
-}
 
 fn built(size: usize) -> PackDocument {
     PackDocument::rebuild(changes(0, size), &seen).0
@@ -121,7 +58,7 @@ fn documents(c: &mut Criterion) {
             BenchmarkId::new("read a message of 8 reactions", size),
             |b| {
                 let document = built(size);
-                let target = EventId::from_bytes(hash(1, 3));
+                let target = message_of(3);
                 b.iter(|| document.message(target));
             },
         );

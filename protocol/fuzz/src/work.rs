@@ -340,17 +340,24 @@ pub fn seen(earlier: EventId, later: EventId) -> bool {
     a < b && (a % WRITERS == b % WRITERS || a / SYNC < b / SYNC)
 }
 
+fn hash(domain: u64, n: u64) -> [u8; 32] {
+    *blake3::hash(&[domain.to_be_bytes(), n.to_be_bytes()].concat()).as_bytes()
+}
+
+/// The message that the `n`th ten of [`changes`] are about.
+#[must_use]
+pub fn message_of(n: u64) -> EventId {
+    EventId::from_bytes(hash(1, n))
+}
+
 /// Changes of a pack's document from one number on: of ten, eight reactions, an edit, and a deletion
 /// of a message that had none.
 #[must_use]
 pub fn changes(from: usize, count: usize) -> Vec<Change> {
-    let hash = |domain: u64, n: u64| {
-        *blake3::hash(&[domain.to_be_bytes(), n.to_be_bytes()].concat()).as_bytes()
-    };
     let change = |n: u64| {
         let mut event = hash(0, n);
         event[..8].copy_from_slice(&n.to_be_bytes());
-        let target = EventId::from_bytes(hash(1, n / 10));
+        let target = message_of(n / 10);
         let user = UserId::from_bytes(hash(2, n % 200));
         let kind = match n % 10 {
             0 => ChangeKind::Edit {
