@@ -76,7 +76,8 @@ pub(super) struct Records {
     /// Record 0; none in a direct conversation.
     pub(super) first: Option<Root>,
     held: BTreeMap<RootId, SignedRoot>,
-    waiting: BTreeMap<RootId, RawRoot>,
+    /// With what each says, so that it is known without a signature whether it can be taken.
+    waiting: BTreeMap<RootId, (RawRoot, Root)>,
 }
 
 impl Conversation {
@@ -127,13 +128,13 @@ impl Conversation {
             return ReceivedRecord::Refused(Code::Malformed, "record 0 makes a conversation");
         };
         let Some(before) = self.record_before(&before_id) else {
-            self.keep_record(id, raw);
+            self.keep_record(id, raw, root);
             return waiting(Some(before_id), Vec::new(), Vec::new());
         };
         let signed = match SignedRoot::verify(raw.clone(), &before_id, &before, keys.server) {
             Ok(signed) => signed,
             Err(NotVerified::Steward(_)) => {
-                self.keep_record(id, raw);
+                self.keep_record(id, raw, root);
                 return waiting(None, Vec::new(), Vec::new());
             }
             Err(NotVerified::Refused(_)) => {
@@ -150,14 +151,14 @@ impl Conversation {
         };
         // A key that is in no entry held here may be in one that is not held yet.
         if known != Some(true) {
-            self.keep_record(id, raw);
+            self.keep_record(id, raw, root);
             return waiting(None, Vec::new(), vec![before.owner]);
         }
         match self.take_record(signed) {
             Ok(taken) => ReceivedRecord::Taken(Box::new(taken)),
             Err(RecordOutcome::Missing { record, commits }) => {
                 let ranges = self.ranges_of(&root.frontier, &commits);
-                self.keep_record(id, raw);
+                self.keep_record(id, raw, root);
                 waiting(record, ranges, Vec::new())
             }
             Err(RecordOutcome::Refused(why)) => ReceivedRecord::Refused(Code::Conflict, why),
@@ -170,8 +171,10 @@ impl Conversation {
         let mut all = Vec::new();
         loop {
             let before = all.len();
-            for (_, raw) in std::mem::take(&mut self.records.waiting) {
-                if let ReceivedRecord::Taken(taken) = self.receive_record(raw, keys) {
+            for (id, (raw, root)) in std::mem::take(&mut self.records.waiting) {
+                if !self.is_founded(&root) {
+                    self.records.waiting.insert(id, (raw, root));
+                } else if let ReceivedRecord::Taken(taken) = self.receive_record(raw, keys) {
                     all.push(*taken);
                 }
             }
@@ -181,6 +184,13 @@ impl Conversation {
         }
     }
 
+    /// Whether what a record builds on is held.
+    fn is_founded(&self, root: &Root) -> bool {
+        let before = root.prev.is_some_and(|id| self.held_record(&id).is_some());
+        let held = |tip: &Tip| self.graph.ix(&tip.id).is_some();
+        before && root.frontier.iter().all(held)
+    }
+
     /// Whether records wait for something.
     #[must_use]
     pub fn has_waiting_records(&self) -> bool {
@@ -188,11 +198,11 @@ impl Conversation {
     }
 
     /// Records come one a day; who sends more that fit nowhere displaces those.
-    fn keep_record(&mut self, id: RootId, raw: RawRoot) {
+    fn keep_record(&mut self, id: RootId, raw: RawRoot, root: Root) {
         if self.records.waiting.len() >= BRANCHES_MAX {
             self.records.waiting.pop_first();
         }
-        self.records.waiting.insert(id, raw);
+        self.records.waiting.insert(id, (raw, root));
     }
 
     fn ranges_of(&self, frontier: &[Tip], missing: &[CommitId]) -> Vec<Range> {

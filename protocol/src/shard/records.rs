@@ -33,14 +33,17 @@ impl Shard {
         out: &mut Vec<Output>,
     ) {
         let id = of.conversation;
-        let mut need = RecordsNeed::default();
+        let (mut need, mut any) = (RecordsNeed::default(), false);
         let known = store.cannot_store().is_none() && self.known(&id, store).is_ok();
         for raw in records.into_iter().filter(|_| known) {
             let Some(open) = self.open.get_mut(&id) else {
                 break;
             };
             match with_keys(store, |keys| open.machine.receive_record(raw, keys)) {
-                ReceivedRecord::Taken(taken) => self.taken_record(id, *taken, out),
+                ReceivedRecord::Taken(taken) => {
+                    any = true;
+                    self.taken_record(id, *taken, out);
+                }
                 ReceivedRecord::Known => {}
                 ReceivedRecord::Waiting {
                     record,
@@ -60,7 +63,10 @@ impl Shard {
             }
         }
         out.push(Output::RecordsTaken(of, need));
-        self.records_released(now, id, store, out);
+        if any {
+            self.commits_released(now, id, store, out);
+            self.records_released(now, id, store, out);
+        }
     }
 
     /// Root records from a number on, for a peer that takes part; as many as fit a frame.
@@ -128,7 +134,8 @@ impl Shard {
         }
     }
 
-    /// Records that waited for commits, and commits that waited for records.
+    /// Something was taken: records that waited for it, and commits that waited for those. Mostly
+    /// no record waits, and then this costs nothing.
     pub(super) fn records_released(
         &mut self,
         now: Timestamp,
@@ -136,29 +143,40 @@ impl Shard {
         store: &dyn Store,
         out: &mut Vec<Output>,
     ) {
-        let devices = |user: &UserId, device: &DeviceKey| store.had_device(user, device);
         loop {
-            let Some(open) = self.open.get_mut(&id) else {
+            let waiting = |open: &&mut Open| open.machine.has_waiting_records();
+            let Some(open) = self.open.get_mut(&id).filter(waiting) else {
                 return;
             };
-            let records = if open.machine.has_waiting_records() {
-                with_keys(store, |keys| open.machine.release_records(keys))
-            } else {
-                Vec::new()
-            };
-            let commits = open.machine.release_waiting(now, &devices);
-            open.answer_given_up(out);
-            if records.is_empty() && commits.is_empty() {
+            let records = with_keys(store, |keys| open.machine.release_records(keys));
+            if records.is_empty() {
                 return;
             }
-            // A commit that was released may name a record that was, not the other way about: what
+            // A commit that is released may name a record that was, not the other way about: what
             // a record waits for was taken before this.
             for taken in records {
                 self.taken_record(id, taken, out);
             }
-            for taken in commits {
-                self.taken(id, taken, out);
-            }
+            self.commits_released(now, id, store, out);
+        }
+    }
+
+    /// Commits that waited for records.
+    fn commits_released(
+        &mut self,
+        now: Timestamp,
+        id: ConversationId,
+        store: &dyn Store,
+        out: &mut Vec<Output>,
+    ) {
+        let devices = |user: &UserId, device: &DeviceKey| store.had_device(user, device);
+        let Some(open) = self.open.get_mut(&id) else {
+            return;
+        };
+        let commits = open.machine.release_waiting(now, &devices);
+        open.answer_given_up(out);
+        for taken in commits {
+            self.taken(id, taken, out);
         }
     }
 
