@@ -211,28 +211,21 @@ impl HomeProjection {
                 "what a root record builds on is damaged: it is asked of peers again"
             );
         }
-        let mut log = ChangeLog {
+        let log = ChangeLog {
             conversation,
             number,
             next: 0,
         };
-        for (target, marks) in &record.marks {
-            log.mark(target, Some(marks), tx);
-        }
-        for (event, reason) in &record.void {
-            log.void(event, reason, tx);
-        }
-        for event in &record.stand {
-            log.stand(event, marks_of(&record.marks, event), tx);
-        }
-        for event in &record.erase {
-            erase(event, tx);
-        }
-        self.members(number, &conversation, &record.members, tx);
-        for (home, until) in &record.ended {
-            tx.put(&key::ended(&conversation, home), &value(until));
-        }
-        state(&conversation, &record.state, tx);
+        let changed = Changed {
+            marks: &record.marks,
+            void: &record.void,
+            stand: &record.stand,
+            erase: &record.erase,
+            members: &record.members,
+            ended: &record.ended,
+            state: &record.state,
+        };
+        self.changed(log, &changed, tx);
         Ok(())
     }
 
@@ -260,24 +253,51 @@ impl HomeProjection {
             };
             event(&mut log, place, entry, record.late, tx);
         }
-        for (target, marks) in &record.marks {
+        let changed = Changed {
+            marks: &record.marks,
+            void: &record.void,
+            stand: &record.stand,
+            erase: &record.erase,
+            members: &record.members,
+            ended: &record.ended,
+            state: &record.state,
+        };
+        self.changed(log, &changed, tx);
+        Ok(())
+    }
+}
+
+/// What a commit or root record changed of what was there before, as its record has it.
+struct Changed<'a> {
+    marks: &'a [(EventId, Marks)],
+    void: &'a [(EventId, String)],
+    stand: &'a [EventId],
+    erase: &'a [EventId],
+    members: &'a [MemberChange],
+    ended: &'a [(ServerId, Option<u64>)],
+    state: &'a [(String, Option<EventId>)],
+}
+
+impl HomeProjection {
+    fn changed(&self, mut log: ChangeLog, changed: &Changed<'_>, tx: &mut Tx<'_>) {
+        let (number, conversation) = (log.number, log.conversation);
+        for (target, marks) in changed.marks {
             log.mark(target, Some(marks), tx);
         }
-        for (event, reason) in &record.void {
+        for (event, reason) in changed.void {
             log.void(event, reason, tx);
         }
-        for event in &record.stand {
-            log.stand(event, marks_of(&record.marks, event), tx);
+        for event in changed.stand {
+            log.stand(event, marks_of(changed.marks, event), tx);
         }
-        for event in &record.erase {
+        for event in changed.erase {
             erase(event, tx);
         }
-        self.members(number, &conversation, &record.members, tx);
-        for (home, until) in &record.ended {
+        self.members(number, &conversation, changed.members, tx);
+        for (home, until) in changed.ended {
             tx.put(&key::ended(&conversation, home), &value(until));
         }
-        state(&conversation, &record.state, tx);
-        Ok(())
+        state(&conversation, changed.state, tx);
     }
 }
 

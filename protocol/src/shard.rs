@@ -23,7 +23,7 @@ use std::{
 };
 
 use crate::{
-    conversation::{Conversation, RoleChange, Taken},
+    conversation::{Conversation, Homes, RoleChange, Taken},
     event::{SealedContent, SignedEvent},
     ids::{CommitId, ConversationId, DeviceKey, PublicKey, ServerId, UserId},
     link::{Offer, Verdict},
@@ -304,14 +304,8 @@ impl Shard {
         let arrived = open.on_arrival.remove(&commit).unwrap_or_default();
         let waiters = arrived.into_iter().map(Waiter::again);
         open.on_disk.entry(commit).or_default().extend(waiters);
-        let users = open.roles(&me, &taken.roles);
-        let other = |home: &&ServerId| **home != me;
-        let joined: Vec<_> = taken.homes.joined.iter().filter(other).copied().collect();
-        let left: Vec<_> = taken.homes.left.iter().filter(other).copied().collect();
-        if !matches!(open.machine.offer(), Offer::Direct(..)) {
-            open.peers.extend(&joined);
-            open.peers.retain(|home| !left.contains(home));
-        }
+        let users = open.roles(&me, &taken.changes.roles);
+        let Homes { joined, left } = open.homes(&me, &taken.changes.homes);
         let own_tip = own.or(open.own_tip);
         let mut tips: Vec<_> = open.machine.graph().tips(&origin).collect();
         tips.sort_unstable();

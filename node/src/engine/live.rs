@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use comity_protocol::{
     commit::RootRef,
-    conversation::{RoleChange, Slot as Content, Taken, TakenRecord},
+    conversation::{Changes, RoleChange, Slot as Content, Taken, TakenRecord},
     document::MessageState,
     ids::{Blob, ConversationId, EventId, ServerId, UserId},
     role::Role,
@@ -58,7 +58,8 @@ pub(crate) fn record_of(
             ended,
         } => {
             let record = root_record(conversation, &taken, newest, ended);
-            (record, of_record(conversation, me, &taken, users))
+            let told = announced(conversation, me, &taken.changes, users, Vec::new());
+            (record, told)
         }
         What::Commit { taken, tips, ended } => {
             let record = to_record(conversation, &taken, tips, ended);
@@ -136,28 +137,6 @@ fn root_record(
     record(kind::ROOT, &body, Vec::new())
 }
 
-/// What sessions are told of a root record: what it changed.
-fn of_record(
-    conversation: ConversationId,
-    me: &ServerId,
-    taken: &TakenRecord,
-    users: Arc<Vec<UserId>>,
-) -> Announcement {
-    let mut common = Vec::new();
-    let changes = Changed {
-        touched: &taken.changes.touched,
-        voided: &taken.changes.voided,
-        stands_again: &taken.changes.stands_again,
-        state: &taken.changes.state,
-    };
-    changes.told(conversation, &mut common);
-    Announcement {
-        common: Arc::new(common),
-        own: roles_told(conversation, me, &taken.changes.roles),
-        users,
-    }
-}
-
 /// The record of a commit.
 fn to_record(
     conversation: ConversationId,
@@ -181,19 +160,20 @@ fn to_record(
         void: event.void.map(str::to_owned),
     };
     let events = taken.events.iter().map(&mut entry).collect();
+    let changes = &taken.changes;
     let body = CommitRecord {
         conversation,
         commit: taken.commit.to_raw(),
         events,
         late: taken.late,
         at: super::now(),
-        marks: marks(&taken.touched),
-        void: voided(&taken.voided),
-        stand: taken.stands_again.clone(),
-        erase: taken.erase.clone(),
-        members: taken.roles.iter().map(member).collect(),
+        marks: marks(&changes.touched),
+        void: voided(&changes.voided),
+        stand: changes.stands_again.clone(),
+        erase: changes.erase.clone(),
+        members: changes.roles.iter().map(member).collect(),
         tips,
-        state: taken.state.clone(),
+        state: changes.state.clone(),
         ended,
     };
     record(kind::COMMIT, &body, contents)
@@ -233,51 +213,41 @@ fn announcement(
             item: Box::new(item),
         }));
     }
-    let changes = Changed {
-        touched: &taken.touched,
-        voided: &taken.voided,
-        stands_again: &taken.stands_again,
-        state: &taken.state,
-    };
-    changes.told(conversation, &mut common);
-    let own = roles_told(conversation, me, &taken.roles);
+    announced(conversation, me, &taken.changes, users, common)
+}
+
+/// What changed of what was there before is told behind what is new.
+fn announced(
+    conversation: ConversationId,
+    me: &ServerId,
+    changes: &Changes,
+    users: Arc<Vec<UserId>>,
+    mut common: Vec<Live>,
+) -> Announcement {
+    // What stands again appears as it reads now.
+    let stays = |(target, _): &&(EventId, MessageState)| !changes.stands_again.contains(target);
+    for (target, _) in changes.touched.iter().filter(stays) {
+        common.push(Live::Line(conversation, LogKind::Changed, *target, None));
+    }
+    for (event, code) in &changes.voided {
+        let reason = (*code).to_owned();
+        common.push(Live::Ready(Change::Vanished {
+            conversation,
+            event: *event,
+            reason,
+        }));
+    }
+    for event in &changes.stands_again {
+        common.push(Live::Line(conversation, LogKind::Appeared, *event, None));
+    }
+    let mut fields = changes.state.iter();
+    if fields.any(|(field, _)| !field.starts_with("name|")) {
+        common.push(Live::Summary(conversation));
+    }
     Announcement {
         common: Arc::new(common),
-        own,
+        own: roles_told(conversation, me, &changes.roles),
         users,
-    }
-}
-
-/// What changed of lines that were there before.
-struct Changed<'a> {
-    touched: &'a [(EventId, MessageState)],
-    voided: &'a [(EventId, &'static str)],
-    stands_again: &'a [EventId],
-    state: &'a [(String, Option<EventId>)],
-}
-
-impl Changed<'_> {
-    fn told(&self, conversation: ConversationId, common: &mut Vec<Live>) {
-        // What stands again appears as it reads now.
-        let stays = |(target, _): &&(EventId, MessageState)| !self.stands_again.contains(target);
-        for (target, _) in self.touched.iter().filter(stays) {
-            common.push(Live::Line(conversation, LogKind::Changed, *target, None));
-        }
-        for (event, code) in self.voided {
-            let reason = (*code).to_owned();
-            common.push(Live::Ready(Change::Vanished {
-                conversation,
-                event: *event,
-                reason,
-            }));
-        }
-        for event in self.stands_again {
-            common.push(Live::Line(conversation, LogKind::Appeared, *event, None));
-        }
-        let mut fields = self.state.iter();
-        if fields.any(|(field, _)| !field.starts_with("name|")) {
-            common.push(Live::Summary(conversation));
-        }
     }
 }
 

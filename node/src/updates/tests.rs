@@ -146,7 +146,7 @@ impl Home {
         match received {
             Received::Taken(all) => all.into_iter().for_each(|taken: Taken| {
                 let tips = self.machine.frontier();
-                self.again.extend(&taken.stands_again);
+                self.again.extend(&taken.changes.stands_again);
                 self.store(What::Commit {
                     taken: Box::new(taken),
                     tips,

@@ -45,8 +45,8 @@ pub struct TakenEvent {
     pub shown: bool,
 }
 
-/// What a root record changed of what was there before.
-#[derive(Debug, Default)]
+/// What a commit or root record changed of what was there before.
+#[derive(Clone, Debug, Default)]
 pub struct Changes {
     /// Events that do not count any more, with the reason's code.
     pub voided: Vec<(EventId, &'static str)>,
@@ -60,7 +60,8 @@ pub struct Changes {
     pub roles: Vec<RoleChange>,
     /// Homes that began or ceased to take part.
     pub homes: Homes,
-    /// State fields, as in [`Taken::state`].
+    /// State fields, `name|` and a user's id for his display name, and the event that holds the
+    /// value; none: cleared.
     pub state: Vec<(String, Option<EventId>)>,
 }
 
@@ -73,21 +74,8 @@ pub struct Taken {
     pub events: Vec<TakenEvent>,
     /// Later lines were shown here before.
     pub late: bool,
-    /// Earlier events that do not count any more, with the reason's code.
-    pub voided: Vec<(EventId, &'static str)>,
-    /// Earlier events that count now.
-    pub stands_again: Vec<EventId>,
-    /// Messages that read otherwise now.
-    pub touched: Vec<(EventId, MessageState)>,
-    /// Events whose contents are to be erased, for good.
-    pub erase: Vec<EventId>,
-    /// Roles that changed.
-    pub roles: Vec<RoleChange>,
-    /// Homes that began or ceased to take part.
-    pub homes: Homes,
-    /// State fields, `name|` and a user's id for his display name, and the event that holds the
-    /// value; none: cleared.
-    pub state: Vec<(String, Option<EventId>)>,
+    /// What it changed of what was there before.
+    pub changes: Changes,
 }
 
 impl Taken {
@@ -156,13 +144,7 @@ impl Conversation {
             commit: bundle.commit,
             events: events.collect(),
             late,
-            voided: changes.voided,
-            stands_again: changes.stands_again,
-            touched: changes.touched,
-            erase: changes.erase,
-            roles: changes.roles,
-            homes: changes.homes,
-            state: changes.state,
+            changes,
         }
     }
 

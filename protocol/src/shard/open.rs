@@ -7,9 +7,9 @@ use std::{
 
 use super::{Opening, Output, ReplyTo, work::Waiter};
 use crate::{
-    conversation::{Conversation, RoleChange},
+    conversation::{Conversation, Homes, RoleChange},
     ids::{CommitId, EventId, ServerId, UserId},
-    link::Verdict,
+    link::{Offer, Verdict},
     replication::{Judged, Ticket},
     role::Role,
     session::Code,
@@ -142,6 +142,21 @@ impl Open {
         }
         self.locals = Arc::new(locals.into_iter().collect());
         Arc::new(told.into_iter().collect())
+    }
+
+    /// Takes note of homes that began or ceased to take part; gives those that are not this one.
+    /// Those of a direct conversation are its members' for ever.
+    pub(super) fn homes(&mut self, me: &ServerId, changes: &Homes) -> Homes {
+        let others = |homes: &[ServerId]| {
+            let other = homes.iter().filter(|home| *home != me);
+            other.copied().collect::<Vec<_>>()
+        };
+        let (joined, left) = (others(&changes.joined), others(&changes.left));
+        if !matches!(self.machine.offer(), Offer::Direct(..)) {
+            self.peers.extend(&joined);
+            self.peers.retain(|home| !left.contains(home));
+        }
+        Homes { joined, left }
     }
 
     pub(super) fn wait_for_arrival(

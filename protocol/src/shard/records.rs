@@ -3,7 +3,7 @@
 use super::{Output, Shard, Store, What, open::Open, work::Work};
 use crate::{
     commit::RootRef,
-    conversation::{ReceivedRecord, RecordKeys, TakenRecord},
+    conversation::{Homes, ReceivedRecord, RecordKeys, TakenRecord},
     ids::{ConversationId, DeviceKey, Nonce, PublicKey, ServerId, UserId},
     limits::LINK_FRAME_BYTES_MAX,
     link::RECORDS_MAX,
@@ -190,12 +190,7 @@ impl Shard {
             return;
         };
         let users = open.roles(&me, &taken.changes.roles);
-        let other = |home: &&ServerId| **home != me;
-        let homes = &taken.changes.homes;
-        let joined: Vec<_> = homes.joined.iter().filter(other).copied().collect();
-        let left: Vec<_> = homes.left.iter().filter(other).copied().collect();
-        open.peers.extend(&joined);
-        open.peers.retain(|home| !left.contains(home));
+        let Homes { joined, left } = open.homes(&me, &taken.changes.homes);
         let own_tip = open.own_tip;
         let ended = left.iter().map(|home| (*home, own_tip)).collect();
         let committed = Committed::Record {

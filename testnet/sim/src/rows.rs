@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use comity_protocol::{
     commit::{RawCommit, RootRef, UnverifiedCommit},
-    conversation::{RoleChange, Slot, Taken},
+    conversation::{Changes, RoleChange, Slot, Taken},
     document::MessageState,
     event::{RawEvent, SignedEvent, Tip},
     ids::{Blob, CommitId, ConversationId, EventId, ServerId, UserId},
@@ -44,13 +44,8 @@ pub(crate) struct CommitRecord {
     pub(crate) commit: RawCommit,
     pub(crate) events: Vec<Entry>,
     tips: Vec<Tip>,
-    members: Vec<RoleChange>,
     ended: Vec<(ServerId, Option<u64>)>,
-    touched: Vec<(EventId, MessageState)>,
-    voided: Vec<(EventId, &'static str)>,
-    stands: Vec<EventId>,
-    erase: Vec<EventId>,
-    state: Vec<(String, Option<EventId>)>,
+    changes: Changes,
 }
 
 /// A root record and what it changed.
@@ -59,13 +54,8 @@ pub(crate) struct RootRecord {
     conversation: ConversationId,
     pub(crate) raw: RawRoot,
     newest: RootRef,
-    members: Vec<RoleChange>,
     ended: Vec<(ServerId, Option<u64>)>,
-    touched: Vec<(EventId, MessageState)>,
-    voided: Vec<(EventId, &'static str)>,
-    stands: Vec<EventId>,
-    erase: Vec<EventId>,
-    state: Vec<(String, Option<EventId>)>,
+    changes: Changes,
 }
 
 #[derive(Clone, Debug)]
@@ -107,21 +97,13 @@ impl Record {
                 taken,
                 newest,
                 ended,
-            } => {
-                let changes = taken.changes;
-                Self::plain(Body::Root(Box::new(RootRecord {
-                    conversation,
-                    raw: taken.raw,
-                    newest,
-                    members: changes.roles,
-                    ended,
-                    touched: changes.touched,
-                    voided: changes.voided,
-                    stands: changes.stands_again,
-                    erase: changes.erase,
-                    state: changes.state,
-                })))
-            }
+            } => Self::plain(Body::Root(Box::new(RootRecord {
+                conversation,
+                raw: taken.raw,
+                newest,
+                ended,
+                changes: taken.changes,
+            }))),
             What::Commit { taken, tips, ended } => {
                 Self::of_commit(conversation, *taken, tips, ended)
             }
@@ -156,13 +138,8 @@ impl Record {
             commit: taken.commit.to_raw(),
             events: events.collect(),
             tips,
-            members: taken.roles,
             ended,
-            touched: taken.touched,
-            voided: taken.voided,
-            stands: taken.stands_again,
-            erase: taken.erase,
-            state: taken.state,
+            changes: taken.changes,
         };
         Self {
             body: Body::Commit(Box::new(record)),
@@ -274,27 +251,39 @@ impl Rows {
         if let Some(known) = self.known.get_mut(&record.conversation) {
             known.order.push(number);
             known.root = Some(record.newest);
-            known.ended.extend(record.ended.iter().copied());
-            for (field, event) in &record.state {
+        }
+        self.changed(record.conversation, &record.ended, &record.changes, log);
+    }
+
+    fn changed(
+        &mut self,
+        conversation: ConversationId,
+        ended: &[(ServerId, Option<u64>)],
+        changes: &Changes,
+        log: &mut [Record],
+    ) {
+        if let Some(known) = self.known.get_mut(&conversation) {
+            known.ended.extend(ended.iter().copied());
+            for (field, event) in &changes.state {
                 match event {
                     Some(event) => drop(known.state.insert(field.clone(), *event)),
                     None => drop(known.state.remove(field)),
                 }
             }
         }
-        for (event, reason) in &record.voided {
+        for (event, reason) in &changes.voided {
             self.void(event, reason);
         }
-        for event in &record.stands {
+        for event in &changes.stands_again {
             self.stand(event);
         }
-        for (target, state) in &record.touched {
+        for (target, state) in &changes.touched {
             self.mark(target, state);
         }
-        for event in &record.erase {
+        for event in &changes.erase {
             self.erase(event, log);
         }
-        self.members(record.conversation, &record.members);
+        self.members(conversation, &changes.roles);
     }
 
     fn commit(&mut self, number: usize, record: &CommitRecord, log: &mut [Record]) {
@@ -307,13 +296,6 @@ impl Rows {
             known.commits.insert(record.id, number);
             known.order.push(number);
             known.tips.insert(header.origin, record.tips.clone());
-            known.ended.extend(record.ended.iter().copied());
-            for (field, event) in &record.state {
-                match event {
-                    Some(event) => drop(known.state.insert(field.clone(), *event)),
-                    None => drop(known.state.remove(field)),
-                }
-            }
         }
         for (index, entry) in (0u16..).zip(&record.events) {
             let place = Place {
@@ -323,19 +305,7 @@ impl Rows {
             };
             self.event(number, conversation, place, entry, log);
         }
-        for (event, reason) in &record.voided {
-            self.void(event, reason);
-        }
-        for event in &record.stands {
-            self.stand(event);
-        }
-        for (target, state) in &record.touched {
-            self.mark(target, state);
-        }
-        for event in &record.erase {
-            self.erase(event, log);
-        }
-        self.members(conversation, &record.members);
+        self.changed(conversation, &record.ended, &record.changes, log);
     }
 
     fn event(

@@ -237,7 +237,7 @@ proptest! {
             for bundle in &end {
                 match machine.receive(world.time(), checked(bundle).unwrap(), &devices) {
                     Received::Taken(all) => {
-                        touched.extend(all.into_iter().flat_map(|t| t.touched));
+                        touched.extend(all.into_iter().flat_map(|t| t.changes.touched));
                     }
                     other => prop_assert!(false, "{:?}", other),
                 }

@@ -94,7 +94,7 @@ fn a_home_that_never_had_a_member_shows_nobody_anything() {
     };
     assert!(all[0].events.iter().all(|e| e.void.is_some()));
     assert_eq!(world.homes[0].shown.len(), 4);
-    assert!(all[0].roles.is_empty() && all[0].homes.joined.is_empty());
+    assert!(all[0].changes.roles.is_empty() && all[0].changes.homes.joined.is_empty());
 }
 
 #[test]

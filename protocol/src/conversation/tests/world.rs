@@ -103,24 +103,28 @@ impl Home {
                 self.shown.insert(event.event.id());
             }
         }
-        for (event, _) in &taken.voided {
+        self.changed(&taken.changes);
+    }
+
+    fn changed(&mut self, changes: &Changes) {
+        for (event, _) in &changes.voided {
             self.shown.remove(event);
             self.states.remove(event);
         }
-        let again = taken.stands_again.iter();
+        let again = changes.stands_again.iter();
         self.shown
             .extend(again.filter(|id| self.lines.contains(id)));
-        for (target, state) in &taken.touched {
+        for (target, state) in &changes.touched {
             self.states.insert(*target, state.clone());
         }
-        for (field, value) in &taken.state {
+        for (field, value) in &changes.state {
             match value {
                 Some(event) => drop(self.fields.insert(field.clone(), *event)),
                 None => drop(self.fields.remove(field)),
             }
         }
-        self.erased.extend(&taken.erase);
-        for change in &taken.roles {
+        self.erased.extend(&changes.erase);
+        for change in &changes.roles {
             self.roles.insert(change.user, change.role);
         }
     }
@@ -164,27 +168,11 @@ impl Home {
 
     /// Takes note of what a root record changed, as a driver does.
     pub(super) fn note_record(&mut self, taken: &TakenRecord) {
-        let Changes {
-            voided,
-            stands_again,
-            touched,
-            erase,
-            roles,
-            state,
-            ..
-        } = &taken.changes;
-        assert!(state.is_empty(), "no record here voids a state");
-        for (event, _) in voided {
-            self.shown.remove(event);
-            self.states.remove(event);
-        }
-        let again = stands_again.iter();
-        self.shown
-            .extend(again.filter(|id| self.lines.contains(id)));
-        self.states.extend(touched.iter().cloned());
-        self.erased.extend(erase);
-        self.roles
-            .extend(roles.iter().map(|change| (change.user, change.role)));
+        assert!(
+            taken.changes.state.is_empty(),
+            "no record here voids a state"
+        );
+        self.changed(&taken.changes);
     }
 
     pub(super) fn role(&self, user: &User) -> Role {
