@@ -21,8 +21,8 @@ use comity_protocol::{
     card::CardChain,
     event::{SealedContent, SignedEvent},
     ids::{ConversationId, EventId, PublicKey, ServerId, UserId},
-    link::{Bundle, Range},
-    replication::{NewConversation, RecordsOf, Ticket},
+    link::Bundle,
+    replication::{NewConversation, OwnRead, PeerWant, RecordsOf, Ticket},
     root::RawRoot,
     session::{Accepted, Code, Grantee, WireError},
     signing::SecretKey,
@@ -56,21 +56,9 @@ pub(crate) enum Command {
     /// An item of a peer.
     Judge { ticket: Ticket, bundle: Bundle },
     /// The own chain from a seq on.
-    ReadOwn {
-        peer: ServerId,
-        session: u64,
-        conversation: ConversationId,
-        from: u64,
-        max_bytes: usize,
-    },
+    ReadOwn(OwnRead),
     /// A range that a peer wants.
-    Serve {
-        peer: ServerId,
-        session: u64,
-        id: u64,
-        range: Range,
-        max_bytes: u64,
-    },
+    Serve(PeerWant),
     /// Root records of a peer.
     Records(RecordsOf, Vec<RawRoot>),
     /// Root records from a number on that a peer wants.

@@ -12,7 +12,8 @@ mod offers;
 mod turn;
 
 pub use io::{
-    Committed, Directory, ForPeers, Input, Judged, Note, Output, RecordsNeed, RecordsOf, Ticket,
+    Committed, Directory, ForPeers, Input, Judged, Note, Output, OwnRead, PeerWant, RecordsNeed,
+    RecordsOf, Ticket,
 };
 pub use offers::NewConversation;
 pub use turn::conversation_of;
@@ -176,33 +177,22 @@ impl Replication {
             Input::Frame(peer, frame) => turn.link(peer, link::Input::Frame(frame)),
             Input::Committed(committed) => turn.committed(committed),
             Input::Judged(ticket, judged) => turn.judged(ticket, judged),
-            Input::Read {
-                peer,
-                session,
-                conversation,
-                bundles,
-            } => {
+            Input::Read(read, bundles) => {
                 let input = link::Input::Read {
-                    session,
-                    conversation,
+                    session: read.session,
+                    conversation: read.conversation,
                     bundles,
                 };
-                turn.link(peer, input);
+                turn.link(read.peer, input);
             }
-            Input::Served {
-                peer,
-                session,
-                id,
-                bundles,
-                next,
-            } => {
+            Input::Served(want, bundles, next) => {
                 let input = link::Input::Served {
-                    session,
-                    id,
+                    session: want.session,
+                    id: want.id,
                     bundles,
                     next,
                 };
-                turn.link(peer, input);
+                turn.link(want.peer, input);
             }
             Input::RecordsTaken(of, need) => turn.records_taken(of, need),
             Input::ServedRecords(of, records) => {

@@ -110,36 +110,13 @@ impl ShardState {
                 self.machine
                     .judge(now(), bundle, ticket, store, &mut self.out);
             }
-            Command::ReadOwn {
-                peer,
-                session,
-                conversation,
-                from,
-                max_bytes,
-            } => {
-                let bundles = self.machine.read_own(&conversation, from, max_bytes, store);
-                self.answer(Input::Read {
-                    peer,
-                    session,
-                    conversation,
-                    bundles,
-                });
+            Command::ReadOwn(read) => {
+                let bundles = self.machine.read_own(&read, store);
+                self.answer(Input::Read(read, bundles));
             }
-            Command::Serve {
-                peer,
-                session,
-                id,
-                range,
-                max_bytes,
-            } => {
-                let (bundles, next) = self.machine.serve(&peer, &range, max_bytes, store);
-                self.answer(Input::Served {
-                    peer,
-                    session,
-                    id,
-                    bundles,
-                    next,
-                });
+            Command::Serve(want) => {
+                let (bundles, next) = self.machine.serve(&want, store);
+                self.answer(Input::Served(want, bundles, next));
             }
             Command::Acked {
                 conversation,

@@ -384,37 +384,13 @@ impl Driver {
                 let command = Command::Judge { ticket, bundle };
                 self.engine.link_command(&conversation, command);
             }
-            Output::Read {
-                peer,
-                session,
-                conversation,
-                from,
-                max_bytes,
-            } => {
-                let command = Command::ReadOwn {
-                    peer,
-                    session,
-                    conversation,
-                    from,
-                    max_bytes,
-                };
-                self.engine.link_command(&conversation, command);
+            Output::Read(read) => {
+                let command = Command::ReadOwn(read);
+                self.engine.link_command(&read.conversation, command);
             }
-            Output::Serve {
-                peer,
-                session,
-                id,
-                range,
-                max_bytes,
-            } => {
-                let command = Command::Serve {
-                    peer,
-                    session,
-                    id,
-                    range,
-                    max_bytes,
-                };
-                self.engine.link_command(&range.conversation, command);
+            Output::Serve(want) => {
+                let command = Command::Serve(want);
+                self.engine.link_command(&want.range.conversation, command);
             }
             Output::Records(of, records) => {
                 let command = Command::Records(of, records);

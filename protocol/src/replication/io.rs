@@ -128,6 +128,36 @@ pub enum Committed {
     },
 }
 
+/// A part of the own chain that a peer lacks; given back with the answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct OwnRead {
+    /// The peer.
+    pub peer: ServerId,
+    /// Of its link.
+    pub session: u64,
+    /// Where.
+    pub conversation: ConversationId,
+    /// First seq.
+    pub from: u64,
+    /// Stop after this many bytes, but not before one item.
+    pub max_bytes: usize,
+}
+
+/// A range that a peer wants; given back with the answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PeerWant {
+    /// The peer.
+    pub peer: ServerId,
+    /// Of its link.
+    pub session: u64,
+    /// The want.
+    pub id: u64,
+    /// What.
+    pub range: Range,
+    /// Bytes at most.
+    pub max_bytes: u64,
+}
+
 /// Root records of a peer that are being judged.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct RecordsOf {
@@ -176,30 +206,10 @@ pub enum Input {
     Committed(Committed),
     /// Verdict on an [`Output::Judge`].
     Judged(Ticket, Judged),
-    /// Answer to [`Output::Read`].
-    Read {
-        /// As in the output.
-        peer: ServerId,
-        /// As in the output.
-        session: u64,
-        /// As in the output.
-        conversation: ConversationId,
-        /// Oldest first; none if it cannot be read now.
-        bundles: Vec<ForPeers>,
-    },
-    /// Answer to [`Output::Serve`].
-    Served {
-        /// As in the output.
-        peer: ServerId,
-        /// As in the output.
-        session: u64,
-        /// As in the output.
-        id: u64,
-        /// A prefix of the range.
-        bundles: Vec<ForPeers>,
-        /// The seq to go on with.
-        next: Option<u64>,
-    },
+    /// Answer to [`Output::Read`]: oldest first; none if it cannot be read now.
+    Read(OwnRead, Vec<ForPeers>),
+    /// Answer to [`Output::Serve`]: a prefix of the range, and the seq to go on with.
+    Served(PeerWant, Vec<ForPeers>, Option<u64>),
     /// Answer to [`Output::Records`].
     RecordsTaken(RecordsOf, RecordsNeed),
     /// Answer to [`Output::ServeRecords`].
@@ -237,31 +247,9 @@ pub enum Output {
         bundle: Bundle,
     },
     /// Read the own chain; answer with [`Input::Read`].
-    Read {
-        /// To be given back.
-        peer: ServerId,
-        /// To be given back.
-        session: u64,
-        /// Where.
-        conversation: ConversationId,
-        /// First seq.
-        from: u64,
-        /// Stop after this many bytes, but not before one item.
-        max_bytes: usize,
-    },
+    Read(OwnRead),
     /// Serve a range if the peer may have it; answer with [`Input::Served`].
-    Serve {
-        /// Who asks; to be given back.
-        peer: ServerId,
-        /// To be given back.
-        session: u64,
-        /// To be given back.
-        id: u64,
-        /// What.
-        range: Range,
-        /// At most.
-        max_bytes: u64,
-    },
+    Serve(PeerWant),
     /// Have root records judged by their conversation; answer with [`Input::RecordsTaken`].
     Records(RecordsOf, Vec<RawRoot>),
     /// Serve root records from this number on if the peer may have them; answer with

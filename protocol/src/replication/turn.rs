@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Committed, Directory, ForPeers, Judged, Note, Output, Peer, RecordsNeed, RecordsOf,
-    Replication, Ticket, lookups::Why,
+    Committed, Directory, ForPeers, Judged, Note, Output, OwnRead, Peer, PeerWant, RecordsNeed,
+    RecordsOf, Replication, Ticket, lookups::Why,
 };
 use crate::{
     commit::UnverifiedCommit,
@@ -63,13 +63,13 @@ impl Turn<'_> {
                 conversation,
                 from,
                 max_bytes,
-            } => self.out.push(Output::Read {
+            } => self.out.push(Output::Read(OwnRead {
                 peer: server,
                 session,
                 conversation,
                 from,
                 max_bytes,
-            }),
+            })),
             link::Output::Judge { session, n, bundle } => {
                 let peer = server;
                 self.judge(Ticket::Pushed { peer, session, n }, bundle);
@@ -87,13 +87,13 @@ impl Turn<'_> {
                 id,
                 range,
                 max_bytes,
-            } => self.out.push(Output::Serve {
+            } => self.out.push(Output::Serve(PeerWant {
                 peer: server,
                 session,
                 id,
                 range,
                 max_bytes,
-            }),
+            })),
             link::Output::ServeRecords {
                 session,
                 conversation,

@@ -4,8 +4,8 @@ use super::{Output, Shard, Store, work::Waiter};
 use crate::{
     conversation::{CheckedBundle, Received},
     ids::{ConversationId, DeviceKey, ServerId, UserId},
-    link::{Bundle, Range, Verdict},
-    replication::{ForPeers, Judged, Ticket},
+    link::{Bundle, Verdict},
+    replication::{ForPeers, Judged, OwnRead, PeerWant, Ticket},
     time::Timestamp,
 };
 
@@ -79,14 +79,8 @@ impl Shard {
 
     /// The durable own chain from a seq on, oldest first; stops beyond this many bytes, but not
     /// before one item. Empty if it cannot be read now.
-    pub fn read_own(
-        &mut self,
-        id: &ConversationId,
-        from: u64,
-        max_bytes: usize,
-        store: &dyn Store,
-    ) -> Vec<ForPeers> {
-        let me = self.me;
+    pub fn read_own(&mut self, read: &OwnRead, store: &dyn Store) -> Vec<ForPeers> {
+        let (me, id) = (self.me, &read.conversation);
         let Ok(open) = self.known(id, store) else {
             return Vec::new();
         };
@@ -96,13 +90,13 @@ impl Shard {
         };
         let (mut served, mut bytes) = (Vec::new(), 0);
         let to = open.own_tip.unwrap_or(0);
-        for node in (from..=to).map_while(|seq| graph.at_seq(tip, seq)) {
+        for node in (read.from..=to).map_while(|seq| graph.at_seq(tip, seq)) {
             let Some(item) = store.bundle(id, &graph.node(node).id(), true) else {
                 break;
             };
             bytes += item.0.size();
             served.push(item);
-            if bytes >= max_bytes {
+            if bytes >= read.max_bytes {
                 break;
             }
         }
@@ -111,13 +105,8 @@ impl Shard {
 
     /// A range that a peer wants, and the seq to go on with. Somebody who does not take part gets
     /// what somebody gets who asks for what is not there.
-    pub fn serve(
-        &mut self,
-        peer: &ServerId,
-        range: &Range,
-        max_bytes: u64,
-        store: &dyn Store,
-    ) -> (Vec<ForPeers>, Option<u64>) {
+    pub fn serve(&mut self, want: &PeerWant, store: &dyn Store) -> (Vec<ForPeers>, Option<u64>) {
+        let (peer, range) = (&want.peer, &want.range);
         let Ok(open) = self.known(&range.conversation, store) else {
             return (Vec::new(), None);
         };
@@ -135,7 +124,7 @@ impl Shard {
                 break;
             };
             bytes += item.0.size() as u64;
-            if bytes > max_bytes && !served.is_empty() {
+            if bytes > want.max_bytes && !served.is_empty() {
                 return (served, Some(node.seq()));
             }
             served.push(item);

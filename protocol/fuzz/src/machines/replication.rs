@@ -118,26 +118,11 @@ impl Driver {
                 };
                 Input::Judged(*ticket, Judged::of(verdict))
             }
-            Output::Read {
-                peer,
-                session,
-                conversation,
-                ..
-            } => Input::Read {
-                peer: *peer,
-                session: *session,
-                conversation: *conversation,
-                bundles: own_bundle().into_iter().map(|b| (b, vec![])).collect(),
-            },
-            Output::Serve {
-                peer, session, id, ..
-            } => Input::Served {
-                peer: *peer,
-                session: *session,
-                id: *id,
-                bundles: vec![],
-                next: None,
-            },
+            Output::Read(read) => {
+                let bundles = own_bundle().into_iter().map(|b| (b, vec![]));
+                Input::Read(*read, bundles.collect())
+            }
+            Output::Serve(want) => Input::Served(*want, vec![], None),
             Output::Records(of, _) => Input::RecordsTaken(*of, RecordsNeed::default()),
             Output::ServeRecords(of, _) => Input::ServedRecords(*of, vec![]),
             _ => return,

@@ -39,44 +39,21 @@ impl Server {
         match task {
             Task::Links(input) => self.perform_links(*input),
             Task::Judge(ticket, bundle) => self.judge(ticket, *bundle),
-            Task::Read {
-                peer,
-                session,
-                conversation,
-                from,
-                max_bytes,
-            } => {
+            Task::Read(read) => {
                 let (shard, view, _) = self.shard();
-                let mut bundles = shard.read_own(&conversation, from, max_bytes, &view);
+                let mut bundles = shard.read_own(&read, &view);
                 if self.is(Planted::ForgetOutbox) {
                     bundles.clear();
                 }
-                self.later(Input::Read {
-                    peer,
-                    session,
-                    conversation,
-                    bundles,
-                });
+                self.later(Input::Read(read, bundles));
             }
-            Task::Serve {
-                peer,
-                session,
-                id,
-                range,
-                max_bytes,
-            } => {
+            Task::Serve(want) => {
                 let (shard, view, _) = self.shard();
-                let (mut bundles, next) = shard.serve(&peer, &range, max_bytes, &view);
+                let (mut bundles, next) = shard.serve(&want, &view);
                 if self.is(Planted::ServeStrangers) && bundles.is_empty() {
-                    bundles = self.whatever_of(&range.conversation);
+                    bundles = self.whatever_of(&want.range.conversation);
                 }
-                self.later(Input::Served {
-                    peer,
-                    session,
-                    id,
-                    bundles,
-                    next,
-                });
+                self.later(Input::Served(want, bundles, next));
             }
             Task::Records(of, records) => {
                 let now = self.wall();
@@ -175,32 +152,8 @@ impl Server {
             replication::Output::Judge { ticket, bundle, .. } => {
                 self.tasks.push_back(Task::Judge(ticket, Box::new(bundle)));
             }
-            replication::Output::Read {
-                peer,
-                session,
-                conversation,
-                from,
-                max_bytes,
-            } => self.tasks.push_back(Task::Read {
-                peer,
-                session,
-                conversation,
-                from,
-                max_bytes,
-            }),
-            replication::Output::Serve {
-                peer,
-                session,
-                id,
-                range,
-                max_bytes,
-            } => self.tasks.push_back(Task::Serve {
-                peer,
-                session,
-                id,
-                range,
-                max_bytes,
-            }),
+            replication::Output::Read(read) => self.tasks.push_back(Task::Read(read)),
+            replication::Output::Serve(want) => self.tasks.push_back(Task::Serve(want)),
             replication::Output::Records(of, records) => {
                 self.tasks.push_back(Task::Records(of, records));
             }
