@@ -18,7 +18,7 @@ use super::{
 use crate::{
     commit::RootRef,
     event::Tip,
-    history::{Graph, InsertedRecord, NodeIx, Past},
+    history::{Graph, NoGround, NodeIx, Past},
     ids::{CommitId, Digest, RootId, ServerId},
     limits::AUTHORITY_TIPS_MAX,
     root::{Made, MemberLeaf, Members, Root, SignedRoot},
@@ -71,11 +71,11 @@ impl Authority {
         }
         let ground = match graph.ground(record) {
             Ok(ground) => ground,
-            Err(InsertedRecord::Missing { record, commits }) => {
+            Err(NoGround::Missing { record, commits }) => {
                 return RecordOutcome::Missing { record, commits };
             }
-            Err(InsertedRecord::Invalid(invalid)) => return RecordOutcome::Refused(invalid.code()),
-            Err(_) => return RecordOutcome::Known,
+            Err(NoGround::Invalid(invalid)) => return RecordOutcome::Refused(invalid.code()),
+            Err(NoGround::Held) => return RecordOutcome::Known,
         };
         let past = ground.past.clone();
         // A verdict that is kept for ever is not made of less than everything.
@@ -95,7 +95,7 @@ impl Authority {
         if let Err(why) = view.allows(graph, before, record) {
             return RecordOutcome::Refused(why);
         }
-        let InsertedRecord::New(node) = graph.insert_record(record, ground) else {
+        let Some(node) = graph.insert_record(record, ground) else {
             return RecordOutcome::Refused("one more twin of proven twins");
         };
         self.reserve(graph, node);

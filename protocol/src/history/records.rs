@@ -20,25 +20,18 @@ use crate::{
     time::Hlc,
 };
 
-/// What became of a root record offered to a [`Graph`].
+/// Why a root record has no ground to stand on; nothing was kept.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum InsertedRecord {
-    /// It is in.
-    New(NodeIx),
-    /// It was in already.
-    Duplicate(NodeIx),
-    /// The record before it or commits of its frontier are not held: nothing was kept, offer it
-    /// again once these are.
+pub(crate) enum NoGround {
+    /// It is held.
+    Held,
+    /// The record before it or commits of its frontier are not held.
     Missing {
-        /// The record before.
         record: Option<RootId>,
-        /// Commits of the frontier.
         commits: Vec<CommitId>,
     },
-    /// It can never be in.
+    /// It can never have.
     Invalid(Invalid),
-    /// One more twin where [`BRANCHES_MAX`] are held, and it does not stand.
-    Surplus,
 }
 
 /// Two records of one number on one record before: proof against the stewards that signed both.
@@ -77,15 +70,15 @@ impl Graph {
     ///
     /// # Errors
     ///
-    /// What became of it instead; nothing was kept.
-    pub(crate) fn ground(&self, record: &SignedRoot) -> Result<Ground, InsertedRecord> {
+    /// [`NoGround`].
+    pub(crate) fn ground(&self, record: &SignedRoot) -> Result<Ground, NoGround> {
         let root = record.root();
-        if let Some(held) = self.record(&record.id()) {
-            return Err(InsertedRecord::Duplicate(held));
+        if self.record(&record.id()).is_some() {
+            return Err(NoGround::Held);
         }
         let genesis = RootId::from_bytes(*self.conversation().as_bytes());
         let (Some(before), true) = (root.prev, root.n > 0) else {
-            return Err(InsertedRecord::Invalid(Invalid::Root));
+            return Err(NoGround::Invalid(Invalid::Root));
         };
         let prev = self.record(&before);
         let follows = match prev {
@@ -93,13 +86,13 @@ impl Graph {
             None => before == genesis,
         };
         if prev.is_none() && before != genesis {
-            return Err(InsertedRecord::Missing {
+            return Err(NoGround::Missing {
                 record: Some(before),
                 commits: Vec::new(),
             });
         }
         if !follows || (prev.is_none() && root.n != 1) {
-            return Err(InsertedRecord::Invalid(Invalid::Root));
+            return Err(NoGround::Invalid(Invalid::Root));
         }
         let mut commits = Vec::new();
         let mut links: Vec<NodeIx> = root
@@ -108,28 +101,29 @@ impl Graph {
             .filter_map(|tip| self.find(&tip.id, &mut commits))
             .collect();
         if !commits.is_empty() {
-            return Err(InsertedRecord::Missing {
+            return Err(NoGround::Missing {
                 record: None,
                 commits,
             });
         }
         let differs = |(tip, held): (&Tip, &NodeIx)| self.tip(*held) != *tip;
         if root.frontier.iter().zip(&links).any(differs) {
-            return Err(InsertedRecord::Invalid(Invalid::Tip));
+            return Err(NoGround::Invalid(Invalid::Tip));
         }
         links.extend(prev);
         let past = self.hypothetical_past(None, &links);
         Ok(Ground { prev, links, past })
     }
 
-    /// Takes a record whose `ground` was just asked for.
-    pub(crate) fn insert_record(&mut self, record: &SignedRoot, ground: Ground) -> InsertedRecord {
+    /// Takes a record whose `ground` was just asked for; none if it is one more twin where
+    /// [`BRANCHES_MAX`] are held, and does not stand.
+    pub(crate) fn insert_record(&mut self, record: &SignedRoot, ground: Ground) -> Option<NodeIx> {
         let Ground { prev, links, .. } = ground;
         let (Ok(seq), Ok(ix)) = (
             u32::try_from(record.root().n),
             u32::try_from(self.nodes.len()),
         ) else {
-            return InsertedRecord::Surplus;
+            return None;
         };
         let ix = NodeIx(ix);
         let id = CommitId::from_bytes(*record.id().as_bytes());
@@ -150,7 +144,7 @@ impl Graph {
             heads.iter().all(|head| rank < self.rank(*head))
         };
         if !appends && twins >= BRANCHES_MAX && !wins() {
-            return InsertedRecord::Surplus;
+            return None;
         }
         let branch = match prev {
             Some(prev) if appends => self.node(prev).branch(),
@@ -174,7 +168,7 @@ impl Graph {
             self.choose_standing(chain);
         }
         self.settle(ix, &[]);
-        InsertedRecord::New(ix)
+        Some(ix)
     }
 
     /// The records that stand, oldest first.
