@@ -3,7 +3,6 @@
 //! the same.
 
 mod faults;
-mod random;
 mod talk;
 
 use std::{
@@ -25,8 +24,8 @@ use crate::{
     replay::{self, Curtain, Pace, Played, Stage, player, read_back},
 };
 
+pub use comity_sim::Random;
 pub use faults::Counts;
-pub use random::Random;
 pub(crate) use talk::{made, said};
 
 /// Time after the last fault in which the servers must be whole again (P4).

@@ -53,6 +53,11 @@ impl Turn<'_> {
     }
 
     fn perform(&mut self, server: ServerId, output: link::Output) {
+        let records_of = |session, conversation| RecordsOf {
+            peer: server,
+            session,
+            conversation,
+        };
         match output {
             link::Output::Send(channel, frame) => {
                 self.out.push(Output::Send(server, channel, frame));
@@ -99,12 +104,7 @@ impl Turn<'_> {
                 conversation,
                 from,
             } => {
-                let peer = server;
-                let of = RecordsOf {
-                    peer,
-                    session,
-                    conversation,
-                };
+                let of = records_of(session, conversation);
                 self.out.push(Output::ServeRecords(of, from));
             }
             link::Output::Records {
@@ -112,12 +112,7 @@ impl Turn<'_> {
                 conversation,
                 records,
             } => {
-                let peer = server;
-                let of = RecordsOf {
-                    peer,
-                    session,
-                    conversation,
-                };
+                let of = records_of(session, conversation);
                 self.out.push(Output::Records(of, records));
             }
             link::Output::Identities(logs) => {

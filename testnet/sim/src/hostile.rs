@@ -12,7 +12,7 @@ use comity_protocol::{
     time::Hlc,
 };
 
-use crate::{faults::Kind, people, random::Random, world::World};
+use crate::{faults::Kind, people, random::Random, rows::Marks, world::World};
 
 /// Numbers of pushes that its machine never gives.
 const PUSHES_FROM: u64 = 1 << 40;
@@ -257,6 +257,22 @@ impl World {
         }
     }
 
+    /// Lines of one conversation whose event another home committed.
+    fn others_lines(
+        &self,
+        me: usize,
+        conversation: &ConversationId,
+        wanted: impl Fn(&Marks) -> bool,
+    ) -> Vec<EventId> {
+        let server = &self.servers[me];
+        let known = server.rows.known.get(conversation);
+        let lines = known.into_iter().flat_map(|known| known.lines.values());
+        let other =
+            |event: &EventId| server.rows.origin(&server.disk.log, event) != Some(server.id);
+        let wanted = lines.filter(|(_, marks)| wanted(marks));
+        wanted.map(|(event, _)| *event).filter(other).collect()
+    }
+
     fn others_event(
         &self,
         me: usize,
@@ -264,20 +280,14 @@ impl World {
         random: &mut Random,
     ) -> Option<(RawEvent, Option<SealedContent>)> {
         let server = &self.servers[me];
-        let lines = server.rows.known.get(&conversation)?.lines.values();
-        let other =
-            |event: &&EventId| server.rows.origin(&server.disk.log, event) != Some(server.id);
-        let events: Vec<EventId> = lines
-            .map(|(event, _)| event)
-            .filter(other)
-            .copied()
-            .collect();
-        let event = random.pick(&events)?;
+        let event = random.pick(&self.others_lines(me, &conversation, |_| true))?;
         let raw = server.rows.raw(&server.disk.log, &event)?;
         Some((raw, self.ledger.content(&event).cloned()))
     }
 
-    /// An event that its author deleted, with its text.
+    /// An event that its author deleted, with its text. Of others only: of two standing places of
+    /// one event on branches of its own home, the rows keep the one that came first, a limit that
+    /// spec/03 names.
     fn deleted_event(
         &self,
         me: usize,
@@ -285,14 +295,7 @@ impl World {
         random: &mut Random,
     ) -> Option<(RawEvent, Option<SealedContent>)> {
         let server = &self.servers[me];
-        let lines = server.rows.known.get(&conversation)?.lines.values();
-        // Of others only: of two standing places of one event on branches of its own home, the rows
-        // keep the one that came first, a limit that spec/03 names.
-        let other =
-            |event: &EventId| server.rows.origin(&server.disk.log, event) != Some(server.id);
-        let deleted = lines.filter(|(_, marks)| marks.deleted);
-        let events = deleted.map(|(event, _)| *event).filter(other);
-        let events: Vec<EventId> = events.collect();
+        let events = self.others_lines(me, &conversation, |marks| marks.deleted);
         let event = random.pick(&events)?;
         let content = self.ledger.content(&event)?.clone();
         let raw = server.rows.raw(&server.disk.log, &event)?;

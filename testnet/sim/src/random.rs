@@ -1,5 +1,7 @@
 //! Numbers that follow from a seed alone.
 
+use std::time::Duration;
+
 /// SplitMix64: a counter, mixed.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
@@ -50,6 +52,16 @@ impl Random {
     /// Whether something happens that happens so many times in a hundred.
     pub const fn percent(&mut self, times: u64) -> bool {
         self.below(100) < times
+    }
+
+    /// Whether something happens that happens once in `times`.
+    pub const fn one_in(&mut self, times: u64) -> bool {
+        self.below(times) == 0
+    }
+
+    /// A time from `from_ms` to below `to_ms`.
+    pub const fn time(&mut self, from_ms: u64, to_ms: u64) -> Duration {
+        Duration::from_millis(self.between(from_ms, to_ms))
     }
 
     /// Bytes.

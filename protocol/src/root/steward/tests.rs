@@ -1,5 +1,7 @@
 use std::collections::BTreeSet;
 
+use comity_fuzz::random::Random;
+
 use super::*;
 use crate::ids::Blob;
 
@@ -160,22 +162,10 @@ enum Message {
     Note(ServerId, Note),
 }
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((z ^ (z >> 31)) % n as u64).unwrap()
-    }
-}
-
 /// Two or three proposers, each with a record of its own, messages late, lost, repeated and out of
 /// order. Stewards that `forget` lose what they promised and signed now and then.
 fn schedule(seed: u64, count: u8, forget: bool) -> (BTreeSet<Vec<u8>>, u64) {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut stewards: Vec<Steward> = (0..count).map(|_| Steward::after(0)).collect();
     let names: Vec<ServerId> = (1..=count).map(server).collect();
     let proposers = 2 + random.below(2);
