@@ -9,6 +9,7 @@
 
 mod fetch;
 mod frame;
+mod io;
 mod machine;
 mod outbox;
 
@@ -16,7 +17,8 @@ pub use frame::{
     Bundle, ContentSlot, Frame, FrameChannel, Identity, Offer, Query, Range, Verdict, decode_frame,
     encode_frame,
 };
-pub use machine::{Input, Link, Output, RECORDS_MAX, World};
+pub use io::{Input, Output, World};
+pub use machine::{Link, RECORDS_MAX};
 pub use outbox::Progress;
 
 /// Version of the link protocol.

@@ -6,4 +6,5 @@ mod examples;
 mod oracle;
 mod records;
 mod rules;
+mod wander;
 mod world;
