@@ -78,6 +78,10 @@ impl Draft {
         self
     }
 
+    pub(crate) fn into_content(self) -> Content {
+        self.content
+    }
+
     /// The role to claim, where it is not the least that may post (member, or the role of the
     /// conversation's posting policy as far as this client has seen it).
     #[must_use]
@@ -169,7 +173,12 @@ impl Conversation {
         self.queue(claims, Act::Message { content }, Some(sealed))
     }
 
-    fn queue(&self, claims: Role, act: Act, sealed: Option<SealedContent>) -> Result<Outgoing> {
+    pub(crate) fn queue(
+        &self,
+        claims: Role,
+        act: Act,
+        sealed: Option<SealedContent>,
+    ) -> Result<Outgoing> {
         let content = sealed.map(|s| Blob(s.into_bytes()));
         let ticket = self.client.shared().put(self.id, claims, act, content)?;
         Ok(Outgoing::new(self.client.clone(), ticket))
@@ -213,7 +222,10 @@ impl Conversation {
         self.queue(Role::Moderator, Act::Delete { target: message }, None)
     }
 
-    /// Puts an emoji on a message.
+    /// Puts an emoji on a message. It names the version of the text that this client was shown last,
+    /// so that readers learn if it was another one ([`Reaction::older`]).
+    ///
+    /// [`Reaction::older`]: comity_protocol::session::Reaction::older
     ///
     /// # Errors
     ///
@@ -233,7 +245,31 @@ impl Conversation {
     }
 
     fn reaction(&self, target: EventId, emoji: String, on: bool) -> Result<Outgoing> {
-        self.queue(self.posting_role(), Act::React { target, emoji, on }, None)
+        // What its author was shown: the reader is told if the text changed afterwards.
+        let shown = || self.client.shared().shown_edit(&target);
+        let act = Act::React {
+            target,
+            emoji,
+            on,
+            version: on.then(shown).flatten(),
+        };
+        self.queue(self.posting_role(), act, None)
+    }
+
+    /// Puts an emoji on a version of a message.
+    pub(crate) fn react_to(
+        &self,
+        target: EventId,
+        emoji: String,
+        version: Option<EventId>,
+    ) -> Result<Outgoing> {
+        let act = Act::React {
+            target,
+            emoji,
+            on: true,
+            version,
+        };
+        self.queue(self.posting_role(), act, None)
     }
 
     /// Pins a message, or unpins it. Needs a moderator.

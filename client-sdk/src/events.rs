@@ -12,6 +12,7 @@ use std::{
 
 use comity_protocol::{
     ids::{ConversationId, EventId, UserId},
+    preference::{Setting, Value},
     session::Summary,
 };
 use futures::Stream;
@@ -36,6 +37,24 @@ pub enum Event {
     Activity(Message),
     /// A message has another text now.
     Edited(Message),
+    /// An own edit lost: it was made without having seen another one that won everywhere. The message
+    /// has the text that is shown now, and [`Message::edited`] names the edit that gave it. Told
+    /// once for each lost edit, after [`Event::Edited`]; again after a restart if the message changes
+    /// once more.
+    EditLost {
+        /// The message as it reads now.
+        message: Message,
+        /// The edit that lost.
+        edit: EventId,
+    },
+    /// One of the user's own settings changed, on this device or another one; without a value it was
+    /// cleared. See [`Client::preferences`].
+    Preference {
+        /// What was set.
+        setting: Setting,
+        /// To what.
+        value: Option<Value>,
+    },
     /// A message was deleted: its text is gone.
     Deleted(Message),
     /// The reactions on a message changed.
@@ -189,6 +208,7 @@ impl fmt::Display for ConnectionState {
 #[derive(Clone, Debug)]
 pub(crate) enum Notice {
     Line(LineEvent, Arc<Line>),
+    EditLost(EventId, Arc<Line>),
     Conversation(Arc<Summary>),
     Other(Box<Event>),
 }
@@ -208,7 +228,7 @@ impl Notice {
     /// Bytes that it holds, roughly.
     fn weight(&self) -> usize {
         match self {
-            Self::Line(_, line) => line.weight(),
+            Self::Line(_, line) | Self::EditLost(_, line) => line.weight(),
             _ => 256,
         }
     }
@@ -226,6 +246,10 @@ impl Notice {
                     LineEvent::Changed => Event::Changed(message),
                 }
             }
+            Self::EditLost(edit, line) => Event::EditLost {
+                message: Message::new(client.clone(), line),
+                edit,
+            },
             Self::Conversation(summary) => {
                 Event::ConversationUpdated(client.conversation(summary.conversation))
             }

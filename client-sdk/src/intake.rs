@@ -17,6 +17,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     events::{Event, Mark, Notice, Warning},
     limits::{BACKLOG_SOFT_BYTES, CATCH_UP_NEWEST, CATCH_UP_PAGE_ITEMS, CATCH_UP_PAGES_MAX},
+    preferences,
     store::Progress,
     verify::{self, Failure},
 };
@@ -168,11 +169,25 @@ impl Intake {
         let Some(line) = self.verified(conversation, item, version).await else {
             return;
         };
-        let kind = self.lines.take(&line, appeared);
+        let (kind, lost) = self.lines.take(&line, appeared);
         let place = line.place;
         let reached = self.reached.entry(conversation).or_insert(place);
         *reached = place.max(*reached);
-        self.shared.hub.publish(Notice::Line(kind, line));
+        let own = line.event.author == self.shared.me.user;
+        if preferences::is_setting(&self.shared, &line) {
+            // A value that was replaced meanwhile is nothing to tell: what replaced it follows.
+            if let Some((setting, value)) = preferences::setting(&self.shared, &line) {
+                let told = Event::Preference { setting, value };
+                self.shared.hub.publish(told);
+            }
+        } else {
+            let line = Arc::clone(&line);
+            self.shared.hub.publish(Notice::Line(kind, line));
+        }
+        for edit in lost.into_iter().filter(|_| own) {
+            let line = Arc::clone(&line);
+            self.shared.hub.publish(Notice::EditLost(edit, line));
+        }
         self.shared.mark(Mark::Line {
             conversation,
             place,

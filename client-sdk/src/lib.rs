@@ -58,6 +58,7 @@ mod journal;
 pub mod limits;
 mod message;
 mod outbox;
+mod preferences;
 mod random;
 mod sending;
 mod store;
@@ -76,6 +77,7 @@ pub use comity_protocol::{
     event::{Act, Attachment, Content, Field, Grant, Target},
     ids::{BlobId, ConversationId, DeviceKey, EventId, ServerId, UserId},
     name::UserAddress,
+    preference::{Folder, FolderId, Mute, Setting, Value},
     role::Role,
     session::{Code, LookedUp, Member, Place, Reaction, Summary},
     time::Timestamp,
@@ -86,6 +88,7 @@ pub use events::{ConnectionState, Event, Events, Via, Warning};
 pub use history::{History, Page};
 pub use message::{Body, Message};
 pub use outbox::SendState;
+pub use preferences::Preferences;
 pub use sending::{Outgoing, Replicas};
 pub use tls::{CA_VARIABLE, Ca};
 pub use transport::Transport;

@@ -40,6 +40,7 @@ pub(crate) struct Line {
     pub(crate) event: comity_protocol::event::Event,
     pub(crate) body: Body,
     pub(crate) edited: Option<(EventId, Body)>,
+    pub(crate) lost: Vec<EventId>,
     pub(crate) deleted: Option<EventId>,
     pub(crate) reactions: Vec<Reaction>,
     pub(crate) late: bool,
@@ -188,13 +189,20 @@ impl Message {
         self.line.edited.as_ref().map(|(id, _)| *id)
     }
 
+    /// Edits that were made without having seen the one shown, and lost against it; in the order of
+    /// their ids. Their author is told by [`Event::EditLost`](crate::Event::EditLost).
+    #[must_use]
+    pub fn lost_edits(&self) -> &[EventId] {
+        &self.line.lost
+    }
+
     /// The deletion, if deleted.
     #[must_use]
     pub fn deleted(&self) -> Option<EventId> {
         self.line.deleted
     }
 
-    /// Reactions, in order of their emoji.
+    /// Reactions, in order of their emoji; each says who put it on another version of the text.
     #[must_use]
     pub fn reactions(&self) -> &[Reaction] {
         &self.line.reactions
@@ -262,13 +270,16 @@ impl Message {
         }
     }
 
-    /// Puts an emoji on this message.
+    /// Puts an emoji on this message, as it was when it was read: on this version of its text.
     ///
     /// # Errors
     ///
     /// As [`Conversation::react`].
+    #[expect(clippy::unused_async, reason = "as `Conversation::react`")]
     pub async fn react(&self, emoji: impl Into<String>) -> Result<Outgoing> {
-        self.conversation().react(self.id(), emoji).await
+        let version = self.edited();
+        self.conversation()
+            .react_to(self.id(), emoji.into(), version)
     }
 
     /// Takes an own emoji off this message.

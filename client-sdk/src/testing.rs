@@ -131,6 +131,7 @@ pub(crate) fn item(number: u64, signed: &SignedEvent, content: Option<&SealedCon
         }),
         edited: None,
         deleted: None,
+        lost: vec![],
         reactions: vec![],
         late: false,
     }
@@ -147,6 +148,13 @@ pub(crate) fn place(number: u64) -> Place {
 pub(crate) fn appeared(item: &Item) -> Change {
     Change::Appeared {
         conversation: ROOM,
+        item: Box::new(item.clone()),
+    }
+}
+
+pub(crate) fn appeared_in(conversation: ConversationId, item: &Item) -> Change {
+    Change::Appeared {
+        conversation,
         item: Box::new(item.clone()),
     }
 }

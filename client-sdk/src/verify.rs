@@ -112,9 +112,12 @@ pub(crate) fn version(item: &Item) -> u64 {
     for reaction in &item.reactions {
         hasher.update(reaction.emoji.as_bytes());
         hasher.update(&reaction.count.to_be_bytes());
-        for user in &reaction.users {
+        for user in reaction.users.iter().chain(&reaction.older) {
             hasher.update(user.as_bytes());
         }
+    }
+    for lost in &item.lost {
+        hasher.update(lost.as_bytes());
     }
     let hash = hasher.finalize();
     hash.as_bytes()[..8]
@@ -142,6 +145,7 @@ pub(crate) async fn line(
             {
                 shared.note_posting(conversation, role);
             }
+            shared.note_shown(line.id, line.edited.as_ref().map(|(edit, _)| *edit));
             Ok(Arc::new(line))
         }
         Err(error) if later(&error) => Err(Failure::Later(error)),
@@ -198,6 +202,7 @@ async fn checked(
         event,
         body,
         edited,
+        lost: item.lost.clone(),
         deleted: item.deleted,
         reactions: item.reactions.clone(),
         late: item.late,

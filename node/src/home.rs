@@ -126,6 +126,11 @@ impl HomeServer {
                 conversation,
                 event,
             } => self.item(who, conversation, event).await,
+            Request::State {
+                conversation,
+                after,
+                limit,
+            } => self.state(who, conversation, after, limit).await,
             Request::Identity { user } => self.identity(user).await,
             Request::Lookup { address } => self.lookup(&address).await,
             Request::Grantee { conversation, user } => self.grantee(who, conversation, user).await,

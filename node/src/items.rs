@@ -19,6 +19,8 @@ use crate::{
 
 /// Users named for one reaction; the count has them all.
 const REACTION_USERS_MAX: usize = 64;
+/// Lost edits named for one line.
+const LOST_MAX: usize = 64;
 /// Records kept while one page or batch is put together.
 const CACHED_RECORDS: usize = 16;
 
@@ -109,17 +111,28 @@ impl<'a> Items<'a> {
 
     /// The item of a line. `None` if its record cannot be read, which was logged.
     pub(crate) fn item(&mut self, place: Place, line: &LineRow) -> Result<Option<Item>, ReadError> {
-        let Some((event, content, origin)) = self.event(line.record, place.index, line.slot) else {
+        let Some((event, content, origin)) = self.event(line.record, line.at, line.slot) else {
             return Ok(None);
         };
         let edited = match line.marks.edit {
             Some(edit) if line.marks.deleted.is_none() => self.edited(&edit)?,
             _ => None,
         };
-        let reaction = |(emoji, users): &(String, Vec<UserId>)| Reaction {
-            emoji: emoji.clone(),
-            users: users.iter().take(REACTION_USERS_MAX).copied().collect(),
-            count: users.len() as u64,
+        let reaction = |(emoji, users): &(String, Vec<UserId>)| {
+            let older = line.marks.older.iter().find(|(other, _)| other == emoji);
+            let older = older.map_or(&[][..], |(_, users)| users);
+            let named = users.iter().take(REACTION_USERS_MAX).copied();
+            let users_named: Vec<_> = named.collect();
+            Reaction {
+                emoji: emoji.clone(),
+                older: users_named
+                    .iter()
+                    .filter(|user| older.binary_search(user).is_ok())
+                    .copied()
+                    .collect(),
+                users: users_named,
+                count: users.len() as u64,
+            }
         };
         Ok(Some(Item {
             place,
@@ -131,6 +144,11 @@ impl<'a> Items<'a> {
                 content
             },
             edited,
+            lost: if line.marks.deleted.is_some() {
+                Vec::new()
+            } else {
+                line.marks.lost.iter().take(LOST_MAX).copied().collect()
+            },
             deleted: line.marks.deleted,
             reactions: line.marks.reactions.iter().map(reaction).collect(),
             late: line.late,
@@ -141,7 +159,7 @@ impl<'a> Items<'a> {
         let Some(row) = self.rows.event(edit)? else {
             return Ok(None);
         };
-        let found = self.event(row.record, row.place.index, row.slot);
+        let found = self.event(row.record, row.at, row.slot);
         Ok(found.map(|(event, content, _)| Edited { event, content }))
     }
 
@@ -184,7 +202,7 @@ impl<'a> Items<'a> {
         let Some(row) = self.rows.event(event)? else {
             return Ok(None);
         };
-        let content = self.event(row.record, row.place.index, row.slot);
+        let content = self.event(row.record, row.at, row.slot);
         let Some((_, ContentState::Held(bytes), _)) = content else {
             return Ok(None);
         };

@@ -15,7 +15,8 @@ use comity_storage::{ContentAt, Direction, Projection, RecordView, Tx};
 use crate::{
     records::{
         self, AccountRecord, CommitRecord, ConversationRecord, EventEntry, IdentityRecord, Marks,
-        MemberChange, OutboxRecord, RootRecord, Slot, TokenRecord, UnreadableRecord, kind,
+        MemberChange, OutboxRecord, RootRecord, SUMMARY_FIELDS, Slot, TokenRecord,
+        UnreadableRecord, kind,
     },
     rows::{
         ConversationRow, EventRow, LineRow, LogKind, LogRow, MemberRow, UserRow, key, parse, value,
@@ -34,7 +35,7 @@ pub(crate) struct HomeProjection {
 }
 
 impl Projection for HomeProjection {
-    const FORMAT: u32 = 4;
+    const FORMAT: u32 = 5;
 
     fn apply(&mut self, number: u64, record: RecordView<'_>, tx: &mut Tx<'_>) {
         let applied = match record.kind {
@@ -220,6 +221,7 @@ impl HomeProjection {
             marks: &record.marks,
             void: &record.void,
             stand: &record.stand,
+            moved: &record.moved,
             erase: &record.erase,
             members: &record.members,
             ended: &record.ended,
@@ -257,6 +259,7 @@ impl HomeProjection {
             marks: &record.marks,
             void: &record.void,
             stand: &record.stand,
+            moved: &record.moved,
             erase: &record.erase,
             members: &record.members,
             ended: &record.ended,
@@ -272,6 +275,7 @@ struct Changed<'a> {
     marks: &'a [(EventId, Marks)],
     void: &'a [(EventId, String)],
     stand: &'a [EventId],
+    moved: &'a [(EventId, Place)],
     erase: &'a [EventId],
     members: &'a [MemberChange],
     ended: &'a [(ServerId, Option<u64>)],
@@ -289,6 +293,9 @@ impl HomeProjection {
         }
         for event in changed.stand {
             log.stand(event, marks_of(changed.marks, event), tx);
+        }
+        for (event, place) in changed.moved {
+            log.shift(event, *place, tx);
         }
         for event in changed.erase {
             erase(event, tx);
@@ -356,6 +363,7 @@ fn event(log: &mut ChangeLog, place: Place, entry: &EventEntry, late: bool, tx: 
         conversation: log.conversation,
         place,
         record: log.number,
+        at: place.index,
         slot,
         shown: entry.shown,
         void: entry.void.clone(),
@@ -369,6 +377,7 @@ fn event(log: &mut ChangeLog, place: Place, entry: &EventEntry, late: bool, tx: 
         let line = LineRow {
             event: id,
             record: log.number,
+            at: place.index,
             slot,
             late,
             marks: Marks::default(),
@@ -427,8 +436,15 @@ fn state(conversation: &ConversationId, fields: &[(String, Option<EventId>)], tx
             }
             continue;
         }
-        row.state.retain(|(name, _)| name != field);
-        row.state.extend(event.map(|event| (field.clone(), event)));
+        let of_field = key::state_field(conversation, field);
+        match event {
+            Some(event) => tx.put(&of_field, &value(event)),
+            None => tx.delete(&of_field),
+        }
+        if SUMMARY_FIELDS.contains(&field.as_str()) {
+            row.state.retain(|(name, _)| name != field);
+            row.state.extend(event.map(|event| (field.clone(), event)));
+        }
     }
     tx.put(&of, &value(&row));
 }
@@ -494,6 +510,20 @@ impl ChangeLog {
         }
     }
 
+    /// The event is shown elsewhere. Its bytes stay where they are.
+    fn shift(&mut self, event: &EventId, place: Place, tx: &mut Tx<'_>) {
+        let Some(mut row) = event_row(event, tx) else {
+            return;
+        };
+        let line = self.line(event, tx);
+        row.place = place;
+        tx.put(&key::event(event), &value(&row));
+        if let Some((before, line)) = line.filter(|(before, _)| *before != place) {
+            tx.delete(&key::line(&self.conversation, &before));
+            self.write(LogKind::Appeared, place, line, tx);
+        }
+    }
+
     fn stand(&mut self, event: &EventId, marks: Marks, tx: &mut Tx<'_>) {
         let Some(mut row) = event_row(event, tx) else {
             return;
@@ -504,6 +534,7 @@ impl ChangeLog {
             let line = LineRow {
                 event: *event,
                 record: row.record,
+                at: row.at,
                 slot: row.slot,
                 late: true,
                 marks,
@@ -574,6 +605,7 @@ mod tests {
             marks: vec![],
             void: vec![],
             stand: vec![],
+            moved: Vec::new(),
             erase: vec![],
             members: vec![],
             tips: vec![],

@@ -12,6 +12,7 @@ use comity_protocol::{
     link::Offer,
     role::Role,
     root::RawRoot,
+    session::Place,
     time::Timestamp,
 };
 use comity_storage::Record;
@@ -35,6 +36,8 @@ pub(crate) mod kind {
     pub(crate) const ROOT: u8 = 7;
 }
 
+/// State fields that a list of conversations shows.
+pub(crate) const SUMMARY_FIELDS: [&str; 2] = ["title", "topic"];
 /// Bytes of a record's body that are read back at most.
 const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 
@@ -108,6 +111,12 @@ pub(crate) struct Marks {
     /// Emoji and the users who put it, sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) reactions: Vec<(String, Vec<UserId>)>,
+    /// Those of them that were to another version than the one shown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) older: Vec<(String, Vec<UserId>)>,
+    /// Edits that lost against the one shown, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) lost: Vec<EventId>,
 }
 
 /// A role that changed.
@@ -138,6 +147,9 @@ pub(crate) struct CommitRecord {
     /// Earlier events that stand again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) stand: Vec<EventId>,
+    /// Earlier events that are shown at another place now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) moved: Vec<(EventId, Place)>,
     /// Events whose contents are erased.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) erase: Vec<EventId>,
@@ -175,6 +187,8 @@ pub(crate) struct RootRecord {
     pub(crate) void: Vec<(EventId, String)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) stand: Vec<EventId>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) moved: Vec<(EventId, Place)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) erase: Vec<EventId>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -27,7 +27,7 @@ pub(crate) struct ConversationRow {
     pub(crate) record: u64,
     pub(crate) at: Timestamp,
     pub(crate) members: u64,
-    /// State fields of the conversation itself: title, topic.
+    /// Those state fields that a list of conversations shows: title, topic.
     pub(crate) state: Vec<(String, EventId)>,
 }
 
@@ -35,8 +35,11 @@ pub(crate) struct ConversationRow {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct EventRow {
     pub(crate) conversation: ConversationId,
+    /// Where it is shown, or was.
     pub(crate) place: Place,
     pub(crate) record: u64,
+    /// Which event of that record it is.
+    pub(crate) at: u16,
     pub(crate) slot: Slot,
     pub(crate) shown: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,6 +51,8 @@ pub(crate) struct EventRow {
 pub(crate) struct LineRow {
     pub(crate) event: EventId,
     pub(crate) record: u64,
+    /// Which event of that record it is.
+    pub(crate) at: u16,
     pub(crate) slot: Slot,
     pub(crate) late: bool,
     pub(crate) marks: Marks,
@@ -114,6 +119,13 @@ pub(crate) mod key {
     pub(crate) fn log(conversation: &ConversationId, record: u64, index: u16) -> Vec<u8> {
         let (record, index) = (record.to_be_bytes(), index.to_be_bytes());
         [b"l", conversation.as_bytes().as_slice(), &record, &index].concat()
+    }
+    /// Fields of the state.
+    pub(crate) fn state(conversation: &ConversationId) -> Vec<u8> {
+        [b"s", conversation.as_bytes().as_slice()].concat()
+    }
+    pub(crate) fn state_field(conversation: &ConversationId, field: &str) -> Vec<u8> {
+        [b"s", conversation.as_bytes().as_slice(), field.as_bytes()].concat()
     }
     pub(crate) fn nonce(device: &DeviceKey, nonce: &Nonce) -> Vec<u8> {
         [b"n", device.as_bytes().as_slice(), nonce.as_bytes()].concat()
@@ -346,6 +358,29 @@ impl Rows {
         let rows = self.0.scan_prefix(&prefix, Direction::Reverse, 1)?;
         let record = |(key, _): &(Vec<u8>, Vec<u8>)| Some(u64::from_be_bytes(id_at(key, 33)?));
         Ok(rows.first().and_then(record).unwrap_or(0))
+    }
+
+    /// Fields of a conversation's state after one, by name, and the events that hold their values.
+    pub(crate) fn state(
+        &self,
+        conversation: &ConversationId,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, EventId)>, ReadError> {
+        let prefix = key::state(conversation);
+        let low = after.map(|field| key::state_field(conversation, field));
+        let low = low
+            .as_deref()
+            .map_or(Bound::Included(prefix.as_slice()), Bound::Excluded);
+        let high = [prefix.as_slice(), &[0xff]].concat();
+        let rows = self
+            .0
+            .scan(low, Bound::Included(&high), Direction::Forward, limit)?;
+        let parsed = rows.iter().filter_map(|(key, bytes)| {
+            let field = String::from_utf8(key.get(33..)?.to_vec()).ok()?;
+            Some((field, parse(bytes)?))
+        });
+        Ok(parsed.collect())
     }
 
     pub(crate) fn member(

@@ -47,6 +47,8 @@ pub struct Faults {
     pub files: Option<Files>,
     /// What stands for the machine's boot id.
     pub boot_id: Option<String>,
+    /// Erased contents stay in the files; only rows go.
+    pub keep_erased: bool,
 }
 
 /// Why a server did not start. Nothing is left running.
@@ -207,6 +209,7 @@ fn open_storage(
     let boot_id = faults.boot_id.unwrap_or_else(comity_storage::boot_id);
     let mut storage = StorageConfig::new(&config.data, boot_id);
     storage.cache_bytes = INDEX_CACHE_BYTES;
+    storage.overwrite_erased = !faults.keep_erased;
     if let Some(files) = faults.files {
         storage.files = files;
     }

@@ -11,7 +11,7 @@ use comity_protocol::{
     ids::{ConversationId, UserId},
     limits::UPDATE_ITEMS_MAX,
     role::Role,
-    session::{Change, Code, ContentState, CursorState, Item, WireError},
+    session::{Change, Code, ContentState, CursorState, Item, Reaction, WireError},
 };
 use comity_storage::ReadError;
 
@@ -216,7 +216,9 @@ pub(crate) fn item_size(item: &Item) -> usize {
         .edited
         .as_ref()
         .map_or(0, |e| e.event.event.0.len() + content(&e.content));
-    let reactions: usize = item.reactions.iter().map(|r| 48 + r.users.len() * 34).sum();
+    let reaction = |r: &Reaction| 48 + (r.users.len() + r.older.len()) * 34;
+    let reactions: usize = item.reactions.iter().map(reaction).sum();
+    let reactions = reactions + item.lost.len() * 34;
     item.event.event.0.len() + content(&item.content) + edited + reactions + 200
 }
 

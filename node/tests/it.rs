@@ -6,6 +6,7 @@ mod it {
     mod acts;
     mod bad_input;
     mod client;
+    mod documents;
     mod erasure;
     mod garbage;
     mod hostile_peer;

@@ -5,6 +5,7 @@
 //! everything that it changed. A commit taken here is part of the state at once; the driver makes
 //! it durable before it tells anybody.
 
+mod again;
 mod bundle;
 mod documents;
 mod local;
@@ -32,6 +33,7 @@ use crate::{
     time::Timestamp,
 };
 
+use again::Again;
 use documents::Documents;
 use local::Queued;
 use records::Records;
@@ -73,6 +75,7 @@ pub struct Conversation {
     queue: VecDeque<Queued>,
     queued: BTreeSet<EventId>,
     in_flight: Option<CommitId>,
+    again: Again,
     waiting: Waiting,
     records: Records,
     /// Waited and was given up, with the reason.
@@ -105,13 +108,17 @@ impl Conversation {
     pub fn direct(a: UserId, b: UserId, me: ServerId, epoch: u64) -> Self {
         let (low, high) = (a.min(b), a.max(b));
         let id = direct_conversation(&low, &high);
-        Self::new(
+        let mut conversation = Self::new(
             id,
             me,
             epoch,
             Offer::Direct(low, high),
             Authority::direct(low, high),
-        )
+        );
+        if low == high {
+            conversation.documents = Documents::of_one();
+        }
+        conversation
     }
 
     fn new(
@@ -132,6 +139,7 @@ impl Conversation {
             queue: VecDeque::new(),
             queued: BTreeSet::new(),
             in_flight: None,
+            again: Again::default(),
             waiting: Waiting::default(),
             records: Records::default(),
             given_up: Vec::new(),
@@ -163,6 +171,30 @@ impl Conversation {
         &self.authority
     }
 
+    /// Whether it is a user's with himself: his notes, and his settings.
+    #[must_use]
+    pub fn is_of_one(&self) -> bool {
+        matches!(self.offer, Offer::Direct(low, high) if low == high)
+    }
+
+    /// Bytes of the documents that are open here, roughly. They are caches: see
+    /// [`Self::close_documents`].
+    #[must_use]
+    pub fn document_bytes(&self) -> usize {
+        self.documents.open_bytes()
+    }
+
+    /// How many packs have an open document.
+    #[must_use]
+    pub fn open_packs(&self) -> usize {
+        self.documents.open_packs()
+    }
+
+    /// Closes all documents: they are built again, from what is held, when they are needed.
+    pub fn close_documents(&mut self) {
+        self.documents.close();
+    }
+
     /// Nothing is queued, in flight or waiting: it can be put away.
     #[must_use]
     pub fn is_idle(&self) -> bool {
@@ -189,6 +221,9 @@ impl Conversation {
                 self.documents
                     .restore(&self.graph, &self.authority, node, &named);
                 self.note_newest(node);
+                if commit.commit().origin == self.me && self.graph.fork_at(node).is_some() {
+                    self.note_own(None);
+                }
                 Ok(())
             }
             Inserted::Duplicate(_) => Ok(()),
@@ -239,6 +274,9 @@ impl Conversation {
             waits.record = self.lacks_record(&bundle);
             return self.wait(bundle, waits);
         }
+        if bundle.commit.commit().origin == self.me {
+            self.note_own(Some(now));
+        }
         match self.take(bundle) {
             Ok(taken) => {
                 let mut all = vec![taken];
@@ -266,6 +304,9 @@ impl Conversation {
         while progress {
             progress = false;
             for bundle in self.waiting.ready(now, &self.graph, devices) {
+                if bundle.commit.commit().origin == self.me {
+                    self.note_own(Some(now));
+                }
                 match self.take(bundle) {
                     Ok(taken) => {
                         all.push(taken);

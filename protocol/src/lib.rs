@@ -13,6 +13,7 @@
 //! - [`session`]: the protocol between a client and its home server.
 //! - [`history`]: the grow-only set of commits.
 //! - [`document`]: the merge of everything that can change.
+//! - [`preference`]: what a user's own devices agree on.
 //! - [`authority`]: who may do what, and what stands after any merge.
 #![deny(missing_docs)]
 
@@ -30,6 +31,7 @@ pub mod limits;
 pub mod link;
 pub mod name;
 pub mod place;
+pub mod preference;
 pub mod replication;
 pub mod role;
 pub mod root;

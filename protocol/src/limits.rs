@@ -62,6 +62,17 @@ pub const CARD_ADDRESSES_MAX: usize = 16;
 pub const AHEAD_PARENT_MS: u64 = 60_000;
 /// A commit further ahead than this is held until its time comes, in milliseconds.
 pub const AHEAD_HOLD_MS: u64 = 300_000;
+/// A home that learns of commits of its own chain waits this long for more of them before it
+/// commits again what was lost, in milliseconds.
+pub const AGAIN_WAIT_MS: u64 = 2_000;
+
+/// Bytes of the name of a folder.
+pub const FOLDER_NAME_BYTES_MAX: usize = 128;
+/// Conversations in a folder.
+pub const FOLDER_CONVERSATIONS_MAX: usize = 500;
+
+/// Bytes of the documents that the conversations driven together have open.
+pub const SHARD_DOCUMENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Bytes of a frame between servers.
 pub const LINK_FRAME_BYTES_MAX: usize = 2 * 1024 * 1024;

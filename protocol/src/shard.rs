@@ -6,7 +6,9 @@
 //! durable. What could not be made durable is given up in memory, with all that stands behind it,
 //! and read again from the store.
 
+mod again;
 mod ask;
+mod documents;
 mod open;
 mod peers;
 mod records;
@@ -99,6 +101,8 @@ pub struct Shard {
     openings: u64,
     releases: u64,
     counts: Counts,
+    /// Of all open conversations, roughly.
+    document_bytes: usize,
 }
 
 fn not_found() -> WireError {
@@ -124,6 +128,7 @@ impl Shard {
                 taken: 0,
                 refused: 0,
             },
+            document_bytes: 0,
         }
     }
 
@@ -282,8 +287,11 @@ impl Shard {
 
     /// Makes commits of what waits. To be called when a few inputs were handled, so that whatever
     /// came meanwhile shares them.
-    pub fn commit(&mut self, now: Timestamp, out: &mut Vec<Output>) {
+    pub fn commit(&mut self, now: Timestamp, store: &dyn Store, out: &mut Vec<Output>) {
         for id in std::mem::take(&mut self.dirty) {
+            if self.commit_again(now, id, store, out) {
+                continue;
+            }
             let open = self.open.get_mut(&id).filter(|open| !open.is_mending());
             let taken = open.and_then(|open| open.machine.next_commit(now, &self.key));
             if let Some(taken) = taken {
@@ -338,6 +346,7 @@ impl Shard {
             ended,
         };
         self.submit(id, what, users, committed, work, out);
+        self.bound_documents(id);
     }
 
     fn submit(
@@ -418,7 +427,7 @@ impl Shard {
     /// A submission was refused: nothing of it is on the disk, so the machine, which took it
     /// already, is given up and read again when it is needed.
     fn failed(&mut self, id: ConversationId, error: &WireError, out: &mut Vec<Output>) {
-        let Some(mut open) = self.open.remove(&id) else {
+        let Some(mut open) = self.put_away(&id) else {
             return;
         };
         out.push(Output::GivenUp(id, error.clone()));
@@ -443,6 +452,9 @@ impl Shard {
         let devices = |user: &UserId, device: &DeviceKey| store.had_device(user, device);
         let mut released = Vec::new();
         for (id, open) in &mut self.open {
+            if open.machine.has_lost() {
+                self.dirty.insert(*id);
+            }
             let all = open.machine.release_waiting(now, &devices);
             open.answer_given_up(out);
             released.extend(all.into_iter().map(|taken| (*id, taken)));
@@ -469,7 +481,7 @@ impl Shard {
             .collect();
         closable.sort_unstable();
         for (_, _, id) in closable.into_iter().take(OPEN_MAX / 4) {
-            if let Some(mut open) = self.open.remove(&id) {
+            if let Some(mut open) = self.put_away(&id) {
                 open.give_up_waiting(out);
             }
         }

@@ -11,6 +11,7 @@ mod it {
     mod identity;
     mod link;
     mod names;
+    mod preference;
     mod session;
     mod spec;
     mod vectors;

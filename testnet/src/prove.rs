@@ -2,6 +2,7 @@
 
 mod chaos;
 mod core_speed;
+mod erasure;
 mod hostile_input;
 mod ledger;
 pub mod outage;
@@ -27,6 +28,7 @@ pub static CLAIMS: &[&dyn Claim] = &[
     &store_recovery::StoreRecovery,
     &hostile_input::HostileInput,
     &core_speed::CoreSpeed,
+    &erasure::Erasure,
     &outage::Outage,
     &speed::Speed,
     &chaos::Chaos,

@@ -469,6 +469,9 @@ impl App {
             Event::Message(m) if m.is_own() && self.known(m.id()) => {}
             Event::Message(m) | Event::Activity(m) => self.line(&m, "").await,
             Event::Edited(m) => self.line(&m, "edited: ").await,
+            Event::EditLost { message, .. } => {
+                self.line(&message, "your edit lost against: ").await;
+            }
             Event::Deleted(m) => self.line(&m, "").await,
             Event::Reacted(m) => self.line(&m, "reactions: ").await,
             Event::Changed(m) => self.line(&m, "changed: ").await,

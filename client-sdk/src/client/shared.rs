@@ -2,7 +2,7 @@
 //! never across an await.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -12,7 +12,7 @@ use std::{
 
 use comity_protocol::{
     event::{Act, Event, SignedEvent},
-    ids::{Blob, ConversationId, Nonce, ServerId, UserId},
+    ids::{Blob, ConversationId, EventId, Nonce, ServerId, UserId},
     limits::EVENT_BYTES_MAX,
     role::Role,
     session::{Cursor, Reply, Request, Summary, WireError},
@@ -30,7 +30,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     events::{ConnectionState, Event as Told, Hub, Mark, Warning},
     intake::Jobs,
-    limits::{CONVERSATIONS_KNOWN_MAX, REQUEST_MS},
+    limits::{CONVERSATIONS_KNOWN_MAX, LINES_REMEMBERED, REQUEST_MS},
     outbox::{Outbox, Ticket},
     random,
     store::Notebook,
@@ -45,6 +45,32 @@ pub(crate) struct Me {
     pub(crate) user: UserId,
     pub(crate) server: ServerId,
     pub(crate) key: SecretKey,
+}
+
+/// Edits shown, the one noted first forgotten first.
+#[derive(Debug, Default)]
+struct Shown {
+    edits: BTreeMap<EventId, EventId>,
+    order: VecDeque<EventId>,
+}
+
+impl Shown {
+    fn note(&mut self, message: EventId, edit: Option<EventId>) {
+        match edit {
+            Some(edit) => {
+                if self.edits.insert(message, edit).is_none() {
+                    self.order.push_back(message);
+                }
+            }
+            // Its place in the order stays behind, so the order is the longer one.
+            None => drop(self.edits.remove(&message)),
+        }
+        while self.order.len() > LINES_REMEMBERED {
+            if let Some(oldest) = self.order.pop_front() {
+                self.edits.remove(&oldest);
+            }
+        }
+    }
 }
 
 /// A request on its way to the session.
@@ -71,6 +97,8 @@ pub(crate) struct Shared {
     pub(crate) verified: Verified,
     identities: Mutex<Identities>,
     posting: Mutex<BTreeMap<ConversationId, Role>>,
+    /// The edits whose texts were shown, by message.
+    shown: Mutex<Shown>,
     calls: mpsc::Sender<Call>,
     /// Something for the session to look at: the outbox, or room in the backlog.
     pub(crate) wake: Notify,
@@ -108,6 +136,7 @@ impl Shared {
             verified,
             identities: Mutex::new(Identities::default()),
             posting: Mutex::new(BTreeMap::new()),
+            shown: Mutex::new(Shown::default()),
             calls,
             wake: Notify::new(),
             reconnect: Notify::new(),
@@ -328,6 +357,16 @@ impl Shared {
         if posting.len() < CONVERSATIONS_KNOWN_MAX || posting.contains_key(&conversation) {
             posting.insert(conversation, role);
         }
+    }
+
+    /// Notes which edit's text a program was shown of a message; none: the message as written.
+    pub(crate) fn note_shown(&self, message: EventId, edit: Option<EventId>) {
+        lock(&self.shown).note(message, edit);
+    }
+
+    /// The edit whose text of a message was shown last.
+    pub(crate) fn shown_edit(&self, message: &EventId) -> Option<EventId> {
+        lock(&self.shown).edits.get(message).copied()
     }
 
     /// The role to claim for a message.

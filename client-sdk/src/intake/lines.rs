@@ -11,7 +11,7 @@ use crate::{
     message::{Body, Line},
 };
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Told {
     version: u64,
     /// Its text was shown.
@@ -19,9 +19,10 @@ struct Told {
     details: Option<Details>,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 struct Details {
     edited: Option<EventId>,
+    lost: Vec<EventId>,
     deleted: bool,
     held: bool,
 }
@@ -30,6 +31,7 @@ impl Details {
     fn of(line: &Line) -> Self {
         Self {
             edited: line.edited.as_ref().map(|(id, _)| *id),
+            lost: line.lost.clone(),
             deleted: line.deleted.is_some(),
             held: matches!(line.body, Body::Held(_)),
         }
@@ -86,11 +88,17 @@ impl Lines {
         self.told.remove(event);
     }
 
-    /// Notes a line and gives what to tell about it.
-    pub(super) fn take(&mut self, line: &Line, appeared: bool) -> LineEvent {
-        let before = self.told.get(&line.id).copied();
+    /// Notes a line and gives what to tell about it, with the edits that are new among the lost.
+    pub(super) fn take(&mut self, line: &Line, appeared: bool) -> (LineEvent, Vec<EventId>) {
+        let before = self.told.get(&line.id).cloned();
         let details = Details::of(line);
-        let kind = kind(line, before, details, appeared);
+        let known = before.as_ref().and_then(|told| told.details.as_ref());
+        let lost = line.lost.iter().filter(|edit| {
+            let told = known.is_some_and(|known| known.lost.contains(edit));
+            !told && line.edited.is_some()
+        });
+        let lost = lost.copied().collect();
+        let kind = kind(line, before.as_ref(), &details, appeared);
         let first = matches!(kind, LineEvent::Message | LineEvent::Activity);
         let told = Told {
             version: line.version,
@@ -98,13 +106,13 @@ impl Lines {
             details: Some(details),
         };
         self.insert(line.id, told);
-        kind
+        (kind, lost)
     }
 }
 
-fn kind(line: &Line, before: Option<Told>, now: Details, appeared: bool) -> LineEvent {
+fn kind(line: &Line, before: Option<&Told>, now: &Details, appeared: bool) -> LineEvent {
     let message = matches!(line.event.act, Act::Message { .. });
-    let was = before.and_then(|told| told.details);
+    let was = before.and_then(|told| told.details.as_ref());
     let fresh = before.map_or(appeared, |told| !told.shown);
     if fresh && !now.deleted && (now.held || !message) {
         return if message {
@@ -121,7 +129,7 @@ fn kind(line: &Line, before: Option<Told>, now: Details, appeared: bool) -> Line
         };
     }
     match was {
-        Some(was) if was.edited != now.edited => LineEvent::Edited,
+        Some(was) if was.edited != now.edited || was.lost != now.lost => LineEvent::Edited,
         Some(was) if was == now && message => LineEvent::Reacted,
         None if now.edited.is_some() && before.is_none() && !appeared => LineEvent::Edited,
         _ => LineEvent::Changed,

@@ -186,6 +186,7 @@ async fn a_line_told_twice_is_one_event_and_each_change_is_named() {
         emoji: "👍".to_owned(),
         users: vec![bob.user()],
         count: 1,
+        older: vec![],
     }];
     session
         .update(3, vec![changed(&message), changed(&message)])
@@ -576,4 +577,102 @@ async fn an_own_message_comes_back_as_own_without_asking_who_wrote_it() {
     assert_eq!(text, "to myself");
     answer.accepted().await.unwrap();
     home.down.store(true, Ordering::Relaxed);
+}
+
+fn edits(author: &Person, number: u64, target: EventId, text: &str) -> Edited {
+    let sealed = sealed(text);
+    let act = Act::Edit {
+        target,
+        content: sealed.reference(),
+    };
+    Edited {
+        event: author.sign(number, act).to_raw(),
+        content: ContentState::Held(Blob(sealed.bytes().to_vec())),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_editor_who_lost_is_told_once_with_the_text_that_won() {
+    let mut home = Home::new();
+    let (client, mut session) = home.connect().await;
+    let mut events = client.events();
+    let phone = Person::new(1);
+    let mut message = phone.says(1, "tea at 3");
+    let id = crate::verify::event_id(&message.event);
+    session.update(1, vec![appeared(&message)]).await;
+    assert_eq!(next_text(&mut events).await, "tea at 3");
+    // This device's edit, and then, from beyond a partition, the one that wins everywhere.
+    let mine = edits(&phone, 2, id, "tea at 4");
+    let lost = crate::verify::event_id(&mine.event);
+    message.edited = Some(mine);
+    session.update(2, vec![changed(&message)]).await;
+    assert!(matches!(next(&mut events).await, Event::Edited(m) if m.text() == "tea at 4"));
+    let winner = edits(&phone, 3, id, "tea at 5");
+    let won = crate::verify::event_id(&winner.event);
+    message.edited = Some(winner);
+    message.lost = vec![lost];
+    session
+        .update(3, vec![changed(&message), changed(&message)])
+        .await;
+    assert!(matches!(next(&mut events).await, Event::Edited(m) if m.text() == "tea at 5"));
+    let Event::EditLost {
+        message: told,
+        edit,
+    } = next(&mut events).await
+    else {
+        panic!("the loss");
+    };
+    assert_eq!((edit, told.edited()), (lost, Some(won)));
+    assert_eq!(told.text(), "tea at 5");
+    assert_eq!(told.lost_edits(), [lost]);
+    // What else changes does not tell it again; another's lost edit is not this user's matter.
+    message.reactions = vec![Reaction {
+        emoji: "👍".into(),
+        users: vec![phone.user()],
+        count: 1,
+        older: vec![],
+    }];
+    let bob = Person::new(2);
+    let mut theirs = bob.says(5, "mine");
+    let theirs_id = crate::verify::event_id(&theirs.event);
+    theirs.edited = Some(edits(&bob, 6, theirs_id, "mine, too"));
+    theirs.lost = vec![EventId::from_bytes([9; 32])];
+    session
+        .update(4, vec![changed(&message), appeared(&theirs)])
+        .await;
+    session.identify(&bob).await;
+    assert!(matches!(next(&mut events).await, Event::Reacted(_)));
+    assert!(matches!(next(&mut events).await, Event::Message(m) if m.text() == "mine, too"));
+    session.update(5, vec![appeared(&bob.says(7, "end"))]).await;
+    assert_eq!(next_text(&mut events).await, "end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reaction_names_the_version_of_the_text_that_was_shown() {
+    let mut home = Home::new();
+    let (client, mut events, mut session, bob) = with_bob(&mut home).await;
+    let mut message = bob.says(2, "tea?");
+    let id = crate::verify::event_id(&message.event);
+    session.update(2, vec![appeared(&message)]).await;
+    let Event::Message(as_written) = next(&mut events).await else {
+        panic!("a message");
+    };
+    let winner = edits(&bob, 3, id, "coffee?");
+    let edit = crate::verify::event_id(&winner.event);
+    message.edited = Some(winner);
+    session.update(3, vec![changed(&message)]).await;
+    assert!(matches!(next(&mut events).await, Event::Edited(_)));
+    let room = client.conversation(ROOM);
+    let _ = room.react(id, "👍").await.unwrap();
+    let _ = as_written.react("🍵").await.unwrap();
+    let _ = room.unreact(id, "👍").await.unwrap();
+    let expected = [(true, Some(edit)), (true, None), (false, None)];
+    for (number, expected) in (10..).zip(expected) {
+        let (request, signed, _) = session.sent().await;
+        let Act::React { on, version, .. } = signed.event().act.clone() else {
+            panic!("a reaction");
+        };
+        assert_eq!((on, version), expected);
+        session.accepted(request, signed.id(), number).await;
+    }
 }

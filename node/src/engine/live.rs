@@ -17,8 +17,8 @@ use comity_storage::Record;
 use crate::{
     hub::Live,
     records::{
-        CommitRecord, ConversationRecord, EventEntry, Marks, MemberChange, RootRecord, Slot, kind,
-        record,
+        CommitRecord, ConversationRecord, EventEntry, Marks, MemberChange, RootRecord,
+        SUMMARY_FIELDS, Slot, kind, record,
     },
     rows::LogKind,
 };
@@ -86,10 +86,14 @@ fn place(taken: &Taken, index: u16) -> Place {
 
 fn marks(touched: &[(EventId, MessageState)]) -> Vec<(EventId, Marks)> {
     let marks = touched.iter().map(|(target, state)| {
+        let mut lost: Vec<_> = state.lost.iter().map(|edit| edit.event).collect();
+        lost.sort_unstable();
         let marks = Marks {
             edit: state.edit.map(|edit| edit.event),
             deleted: state.deleted_by,
             reactions: state.reactions.clone(),
+            older: state.older.clone(),
+            lost,
         };
         (*target, marks)
     });
@@ -129,6 +133,7 @@ fn root_record(
         marks: marks(&changes.touched),
         void: voided(&changes.voided),
         stand: changes.stands_again.clone(),
+        moved: changes.moved.clone(),
         erase: changes.erase.clone(),
         members: changes.roles.iter().map(member).collect(),
         state: changes.state.clone(),
@@ -170,6 +175,7 @@ fn to_record(
         marks: marks(&changes.touched),
         void: voided(&changes.voided),
         stand: changes.stands_again.clone(),
+        moved: changes.moved.clone(),
         erase: changes.erase.clone(),
         members: changes.roles.iter().map(member).collect(),
         tips,
@@ -204,6 +210,7 @@ fn announcement(
             event: event.event.to_raw(),
             content,
             edited: None,
+            lost: Vec::new(),
             deleted: None,
             reactions: Vec::new(),
             late: taken.late,
@@ -237,11 +244,13 @@ fn announced(
             reason,
         }));
     }
-    for event in &changes.stands_again {
+    let moved = changes.moved.iter().map(|(event, _)| event);
+    let moved = moved.filter(|event| !changes.stands_again.contains(event));
+    for event in changes.stands_again.iter().chain(moved) {
         common.push(Live::Line(conversation, LogKind::Appeared, *event, None));
     }
     let mut fields = changes.state.iter();
-    if fields.any(|(field, _)| !field.starts_with("name|")) {
+    if fields.any(|(field, _)| SUMMARY_FIELDS.contains(&field.as_str())) {
         common.push(Live::Summary(conversation));
     }
     Announcement {

@@ -77,7 +77,8 @@ impl ShardState {
                 let Ok(command) = inbox.try_recv() else { break };
                 self.command(command);
             }
-            self.machine.commit(now(), &mut self.out);
+            let shared = Arc::clone(&self.shared);
+            self.machine.commit(now(), shared.as_ref(), &mut self.out);
             self.machine.close_some(&mut self.out);
             self.perform();
             self.count();

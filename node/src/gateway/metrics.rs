@@ -36,7 +36,7 @@ impl Transport {
     }
 }
 
-const KINDS: [&str; 14] = [
+const KINDS: [&str; 15] = [
     "begin",
     "hello",
     "ping",
@@ -51,6 +51,7 @@ const KINDS: [&str; 14] = [
     "lookup",
     "grantee",
     "delivery",
+    "state",
 ];
 
 const fn kind(request: &Request) -> usize {
@@ -69,6 +70,7 @@ const fn kind(request: &Request) -> usize {
         Request::Lookup { .. } => 11,
         Request::Grantee { .. } => 12,
         Request::Delivery { .. } => 13,
+        Request::State { .. } => 14,
     }
 }
 

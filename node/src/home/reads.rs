@@ -8,7 +8,7 @@ use comity_protocol::{
     limits::PAGE_ITEMS_MAX,
     link::Query,
     name::UserAddress,
-    session::{Anchor, Code, LookedUp, Member, Page, Place, Reply, WireError},
+    session::{Anchor, Code, LookedUp, Member, Page, Place, Reply, StateField, WireError},
 };
 use comity_storage::{Direction, ReadError};
 
@@ -19,6 +19,9 @@ use crate::{
     items::Items,
     rows::{LineRow, Rows},
 };
+
+/// Bytes of items in a page, within a session frame.
+const PAGE_BYTES: usize = 512 * 1024;
 
 impl HomeServer {
     /// Reads on a thread that may wait for the disk.
@@ -155,6 +158,39 @@ impl HomeServer {
             .ok_or_else(|| not_found("message"))
     }
 
+    pub(super) async fn state(
+        &self,
+        who: Who,
+        conversation: ConversationId,
+        after: Option<String>,
+        limit: u32,
+    ) -> Result<Reply, WireError> {
+        self.member_only(&conversation, &who.user)?;
+        let rows = self.0.engine.shared.rows.clone();
+        let limit = limit.clamp(1, PAGE_ITEMS_MAX) as usize;
+        self.read(move || {
+            let found = rows.state(&conversation, after.as_deref(), limit + 1)?;
+            let mut complete = found.len() <= limit;
+            let mut items = Items::new(&rows);
+            let (mut fields, mut bytes) = (Vec::new(), 0);
+            for (field, event) in found.into_iter().take(limit) {
+                if bytes >= PAGE_BYTES {
+                    complete = false;
+                    break;
+                }
+                let Some(row) = rows.event(&event)? else {
+                    continue;
+                };
+                if let Some(item) = items.item_at(&conversation, row.place)? {
+                    bytes += crate::updates::item_size(&item);
+                    fields.push(StateField { field, item });
+                }
+            }
+            Ok(Reply::State { fields, complete })
+        })
+        .await
+    }
+
     /// The identity log of a user, from here or from a peer.
     pub(super) async fn identity_log(
         &self,
@@ -286,8 +322,6 @@ pub(crate) fn page(
     anchor: Anchor,
     limit: usize,
 ) -> Result<Page, ReadError> {
-    /// Bytes of items in a page, within a session frame.
-    const PAGE_BYTES: usize = 512 * 1024;
     let (from, direction) = match anchor {
         Anchor::Newest => (None, Direction::Reverse),
         Anchor::Oldest => (None, Direction::Forward),

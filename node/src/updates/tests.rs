@@ -73,6 +73,7 @@ fn history(commits: usize) -> Chronicle {
             target,
             emoji,
             on: true,
+            version: None,
         };
         let react = history.world.act(home, Role::Member, react);
         history.append(home, vec![react]);

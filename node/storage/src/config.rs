@@ -26,6 +26,9 @@ pub struct Config {
     /// Share of dead bytes, in percent, from which a full log file is compacted by itself. Above
     /// 100: never.
     pub compact_at_percent: u8,
+    /// Whether the bytes of erased contents are overwritten. Off it is a store that deletes rows and
+    /// nothing else: for tests that must notice the difference.
+    pub overwrite_erased: bool,
     /// Where rows are kept.
     pub index: IndexKind,
     /// How files are reached.
@@ -55,6 +58,7 @@ impl Config {
             savepoint_records: 500_000,
             min_free_bytes: 256 << 20,
             compact_at_percent: 60,
+            overwrite_erased: true,
             index: IndexKind::Sled,
             files: Files::real(),
         }

@@ -57,6 +57,9 @@ pub(crate) fn resume(shared: &Shared) -> io::Result<()> {
 }
 
 fn erase(shared: &Shared, places: &[ContentAt]) -> io::Result<()> {
+    if !shared.config.overwrite_erased {
+        return Ok(());
+    }
     let mut by_file: BTreeMap<FileId, Vec<(u32, u32, u16)>> = BTreeMap::new();
     for at in places {
         let place =

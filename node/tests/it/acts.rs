@@ -98,7 +98,16 @@ async fn deletes_edits_and_reactions_race_and_the_deletion_wins() {
         );
         let emoji = "+1".to_owned();
         let on = true;
-        let react = client.sign(conversation, Role::Member, Act::React { target, emoji, on });
+        let react = client.sign(
+            conversation,
+            Role::Member,
+            Act::React {
+                target,
+                emoji,
+                on,
+                version: None,
+            },
+        );
         let delete = client.sign(conversation, Role::Member, Act::Delete { target });
         let ids = [
             client.start(send(&delete, None)).await,

@@ -15,7 +15,7 @@ use super::{
 };
 
 /// Files under a directory that hold these bytes.
-fn files_with(dir: &Path, wanted: &str) -> Vec<String> {
+pub(super) fn files_with(dir: &Path, wanted: &str) -> Vec<String> {
     let mut found = vec![];
     for entry in std::fs::read_dir(dir).unwrap().flatten() {
         let path = entry.path();

@@ -55,6 +55,7 @@ pub fn talk(commits: usize) -> Chronicle {
                     target: said[of].1.event.id(),
                     emoji: ["a", "b", "c"][n % 3].to_owned(),
                     on: true,
+                    version: None,
                 };
                 history.world.act(user, Role::Member, act)
             }
@@ -382,6 +383,7 @@ pub fn changes(from: usize, count: usize) -> Vec<Change> {
                 emoji: "👍".to_owned(),
                 user,
                 on: true,
+                version: None,
             },
         };
         Change {

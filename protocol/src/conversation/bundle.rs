@@ -33,6 +33,17 @@ pub struct CheckedEvent {
     pub slot: Slot,
 }
 
+impl CheckedEvent {
+    /// Bytes that it takes in a bundle, at most.
+    pub(super) fn size(&self) -> usize {
+        let content = match &self.slot {
+            Slot::Held(content) => content.bytes().len(),
+            _ => 0,
+        };
+        self.event.bytes().len() + content + 256
+    }
+}
+
 /// A commit with its events and contents, every hash and signature checked.
 #[derive(Clone, Debug)]
 pub struct CheckedBundle {

@@ -1,23 +1,28 @@
 //! What edits, deletions, reactions and state events make of their targets: feeds the documents
 //! with the events that stand, in causal order, and says what reads otherwise afterwards.
 
+mod open;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     authority::{Authority, Effects},
     document::{
-        Applied, Change, ChangeKind, DocumentKind, MessageState, PackDocument, StateDocument,
+        Change, ChangeKind, DocumentKind, MessageState, PackDocument, Register, StateDocument,
         StateKey,
     },
     event::{Act, Event},
     history::{Appearance, Graph, NodeIx},
     ids::{EventId, ServerId},
+    preference::Setting,
     session::Place,
 };
 
+use open::OpenDocuments;
+
 /// Commits of one home's chain in one pack.
 const PACK_COMMITS: u64 = 1_024;
-/// Bytes of open documents in one conversation; beyond it all are closed and opened when needed.
+/// Bytes of open packs in one conversation; beyond it those used longest ago are closed.
 const OPEN_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 type PackId = (ServerId, u64);
@@ -37,11 +42,15 @@ struct Kept {
 pub(super) struct Documents {
     kept: BTreeMap<EventId, Kept>,
     by_target: BTreeMap<EventId, Vec<EventId>>,
-    packs: BTreeMap<PackId, PackDocument>,
+    open: OpenDocuments,
     /// Changes of each pack, open or not.
     of_pack: BTreeMap<PackId, BTreeSet<EventId>>,
-    state: Option<StateDocument>,
     of_state: BTreeSet<EventId>,
+    /// The conversation is a user's with himself: its settings are his, and what replaced one is
+    /// all that is kept of it.
+    of_one: bool,
+    /// Values of his settings that stand, by field.
+    settings: BTreeMap<String, Vec<EventId>>,
     /// Events whose causal past is not whole yet.
     unready: BTreeSet<EventId>,
     restored: bool,
@@ -85,6 +94,29 @@ fn seen(graph: &Graph, kept: &BTreeMap<EventId, Kept>, x: EventId, y: EventId) -
 }
 
 impl Documents {
+    /// Those of a user's conversation with himself.
+    pub(super) fn of_one() -> Self {
+        Self {
+            of_one: true,
+            ..Self::default()
+        }
+    }
+
+    /// Bytes of the documents that are open, roughly.
+    pub(super) fn open_bytes(&self) -> usize {
+        self.open.bytes()
+    }
+
+    /// How many packs are open.
+    pub(super) fn open_packs(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Closes all documents: they are caches.
+    pub(super) fn close(&mut self) {
+        self.open.close();
+    }
+
     /// Takes note of a stored commit; documents are built when they are needed.
     pub(super) fn restore(
         &mut self,
@@ -113,6 +145,11 @@ impl Documents {
                 }
                 Belongs::In(None) => drop(self.of_state.insert(id)),
             }
+        }
+        // Erased when they were replaced.
+        let all: Vec<_> = self.of_state.iter().copied().collect();
+        for replaced in self.replaced(graph, &all) {
+            self.of_state.remove(&replaced);
         }
     }
 
@@ -201,14 +238,36 @@ impl Documents {
     /// An event counts from another place now.
     fn forget(&mut self, graph: &Graph, id: EventId, before: &Kept) {
         if before.change.kind.document() == DocumentKind::State {
-            self.state = None;
+            self.open.state = None;
             self.of_state.remove(&id);
         } else if let Some(pack) = before.target.and_then(|t| pack_of(graph, &t)) {
-            self.packs.remove(&pack);
+            self.open.close_pack(pack);
             if let Some(events) = self.of_pack.get_mut(&pack) {
                 events.remove(&id);
             }
         }
+    }
+
+    /// Another appearance of an event may be the one that is shown now.
+    fn count_from(&mut self, graph: &Graph, authority: &Authority, id: EventId) {
+        let Some(at) = authority.shown(graph, &id) else {
+            return;
+        };
+        if self.kept.get(&id).is_none_or(|kept| kept.at == at) {
+            return;
+        }
+        let Some(kept) = self.kept.remove(&id) else {
+            return;
+        };
+        self.forget(graph, id, &kept);
+        let node = graph.node(at.node);
+        let change = Change {
+            event: id,
+            home: graph.home(at.node),
+            epoch: node.epoch(),
+            kind: kept.change.kind.clone().at_place(place(graph, at)),
+        };
+        self.kept.insert(id, Kept { at, change, ..kept });
     }
 
     fn counts(&self, graph: &Graph, authority: &Authority, id: &EventId) -> bool {
@@ -233,6 +292,7 @@ impl Documents {
         for change in &effects.changed {
             let event = graph.event(change.at);
             if self.kept.contains_key(&event) {
+                self.count_from(graph, authority, event);
                 self.unready.insert(event);
             }
             // What stands again is shown anew, with whatever was done to it.
@@ -246,6 +306,7 @@ impl Documents {
                 self.unready.extend(about.iter().copied());
             }
         }
+        let mut replaced = Vec::new();
         let mut groups: BTreeMap<Option<PackId>, (Vec<EventId>, Vec<EventId>)> = BTreeMap::new();
         for id in std::mem::take(&mut self.unready) {
             match self.belongs(graph, authority, &id) {
@@ -257,10 +318,11 @@ impl Documents {
         for (pack, (add, remove)) in groups {
             match pack {
                 Some(pack) => touched.extend(self.apply_pack(graph, pack, &add, &remove)),
-                None => state_touched.extend(self.apply_state(graph, &add, &remove)),
+                None => state_touched.extend(self.apply_state(graph, &add, &remove, &mut replaced)),
             }
         }
         let mut changed = self.changed(graph, touched, &state_touched);
+        changed.erase.extend(replaced);
         self.erase_late(events, &mut changed.erase);
         changed
     }
@@ -339,35 +401,84 @@ impl Documents {
             .collect();
         let kept = &self.kept;
         let seen = |x: EventId, y: EventId| seen(graph, kept, x, y);
-        let changes = |ids: &mut dyn Iterator<Item = &EventId>| -> Vec<Change> {
-            ids.filter_map(|id| Some(kept.get(id)?.change.clone()))
-                .collect()
-        };
         let mut targets: BTreeSet<EventId> = gone
             .iter()
             .chain(&new)
-            .filter_map(|id| self.kept.get(id)?.target)
+            .filter_map(|id| kept.get(id)?.target)
             .collect();
-        if let Some(document) = self.packs.get_mut(&pack) {
+        if let Some(document) = self.open.pack(pack) {
             if !gone.is_empty() {
                 targets.extend(document.remove(&gone, &seen).touched);
             }
-            let applied: Applied<EventId> = document.apply(changes(&mut new.iter()), &seen);
-            targets.extend(applied.touched);
-        } else if !targets.is_empty() {
-            let (document, _) = PackDocument::rebuild(changes(&mut events.iter()), &seen);
-            self.packs.insert(pack, document);
+            targets.extend(document.apply(changes(kept, &new), &seen).touched);
+            self.open.changed(pack);
         }
-        self.close_if_large(pack);
         targets
     }
 
-    /// Documents are caches: when they grow large all but the one in use are closed.
-    fn close_if_large(&mut self, used: PackId) {
-        let bytes: usize = self.packs.values().map(PackDocument::bytes_estimate).sum();
-        if bytes > OPEN_BYTES_MAX {
-            self.packs.retain(|pack, _| *pack == used);
+    /// What a pack makes of its messages; one that cannot be read is left out.
+    fn states_in(
+        &mut self,
+        graph: &Graph,
+        pack: PackId,
+        targets: &[EventId],
+    ) -> Vec<(EventId, MessageState)> {
+        let (kept, by_target) = (&self.kept, &self.by_target);
+        let seen = |x: EventId, y: EventId| seen(graph, kept, x, y);
+        let none = BTreeSet::new();
+        let of_pack = self.of_pack.get(&pack).unwrap_or(&none);
+        if !self.open.wants(pack, targets.len(), of_pack.len()) {
+            let state = |target: &EventId| {
+                let about = by_target.get(target).into_iter().flatten();
+                let about = about.filter(|id| of_pack.contains(id));
+                let (document, _) = PackDocument::rebuild(changes(kept, about), &seen);
+                Some((*target, document.message(*target).ok()?))
+            };
+            return targets.iter().filter_map(state).collect();
         }
+        if self.open.pack(pack).is_none() {
+            let (document, _) = PackDocument::rebuild(changes(kept, of_pack), &seen);
+            self.open.open(pack, document);
+        }
+        let Some(document) = self.open.pack(pack) else {
+            return Vec::new();
+        };
+        let state = |target: &EventId| Some((*target, document.message(*target).ok()?));
+        targets.iter().filter_map(state).collect()
+    }
+
+    /// Of a user's own settings: the values among these that others have replaced, and those that
+    /// these replace. Takes note of those that stand.
+    fn replaced(&mut self, graph: &Graph, new: &[EventId]) -> Vec<EventId> {
+        if !self.of_one {
+            return Vec::new();
+        }
+        let (kept, mut replaced) = (&self.kept, Vec::new());
+        let seen = |x: EventId, y: EventId| seen(graph, kept, x, y);
+        for id in new {
+            let Some(ChangeKind::State { field, .. }) = kept.get(id).map(|k| &k.change.kind) else {
+                continue;
+            };
+            if !Setting::is_named_by(field) {
+                continue;
+            }
+            let standing = self.settings.entry(field.clone()).or_default();
+            if standing.iter().any(|other| seen(*id, *other)) {
+                replaced.push(*id);
+                continue;
+            }
+            standing.retain(|other| {
+                let stays = *other == *id || !seen(*other, *id);
+                if !stays {
+                    replaced.push(*other);
+                }
+                stays
+            });
+            if !standing.contains(id) {
+                standing.push(*id);
+            }
+        }
+        replaced
     }
 
     fn apply_state(
@@ -375,36 +486,39 @@ impl Documents {
         graph: &Graph,
         add: &[EventId],
         remove: &[EventId],
+        erase: &mut Vec<EventId>,
     ) -> BTreeSet<StateKey> {
+        for standing in self.settings.values_mut() {
+            standing.retain(|id| !remove.contains(id));
+        }
+        let replaced = self.replaced(graph, add);
         let gone: Vec<_> = remove
             .iter()
+            .chain(&replaced)
             .filter(|id| self.of_state.remove(id))
             .copied()
             .collect();
         let new: Vec<_> = add
             .iter()
-            .filter(|id| self.of_state.insert(**id))
+            .filter(|id| !replaced.contains(id) && self.of_state.insert(**id))
             .copied()
             .collect();
         let kept = &self.kept;
         let seen = |x: EventId, y: EventId| seen(graph, kept, x, y);
-        let change = |id: &EventId| Some(kept.get(id)?.change.clone());
         let mut touched = BTreeSet::new();
-        if let Some(document) = &mut self.state {
+        if let Some(document) = &mut self.open.state {
             if !gone.is_empty() {
                 touched.extend(document.remove(&gone, &seen).touched);
             }
-            touched.extend(document.apply(new.iter().filter_map(change), &seen).touched);
+            touched.extend(document.apply(changes(kept, &new), &seen).touched);
         } else {
-            // What goes is built in first: only so is it told what read otherwise with it.
-            let all = self.of_state.iter().chain(&gone).filter_map(change);
-            let (mut document, applied) = StateDocument::rebuild(all, &seen);
+            let (document, applied) = StateDocument::rebuild(changes(kept, &self.of_state), &seen);
+            self.open.state = Some(document);
             touched.extend(applied.touched);
-            if !gone.is_empty() {
-                touched.extend(document.remove(&gone, &seen).touched);
-            }
-            self.state = Some(document);
+            let of = |id: &EventId| StateDocument::key_of(&kept.get(id)?.change.kind);
+            touched.extend(gone.iter().filter_map(of));
         }
+        erase.extend(replaced);
         touched
     }
 
@@ -415,29 +529,22 @@ impl Documents {
         state_touched: &BTreeSet<StateKey>,
     ) -> Changed {
         let mut changed = Changed::default();
+        let mut by_pack: BTreeMap<PackId, Vec<EventId>> = BTreeMap::new();
         for target in touched {
-            let Some(pack) = pack_of(graph, &target) else {
-                continue;
-            };
-            if !self.packs.contains_key(&pack) {
-                self.apply_pack(graph, pack, &[], &[]);
+            if let Some(pack) = pack_of(graph, &target) {
+                by_pack.entry(pack).or_default().push(target);
             }
-            let document = self.packs.entry(pack).or_insert_with(|| {
-                let events = self.of_pack.get(&pack).into_iter().flatten();
-                let changes = events.filter_map(|id| Some(self.kept.get(id)?.change.clone()));
-                let kept = &self.kept;
-                PackDocument::rebuild(changes, &|x, y| seen(graph, kept, x, y)).0
-            });
-            let Ok(state) = document.message(target) else {
-                continue;
-            };
-            if state.deleted_by.is_some() {
-                self.erased_by_deletion(target, &mut changed.erase);
+        }
+        for (pack, targets) in by_pack {
+            for (target, state) in self.states_in(graph, pack, &targets) {
+                if state.deleted_by.is_some() {
+                    self.erased_by_deletion(target, &mut changed.erase);
+                }
+                changed.touched.push((target, state));
             }
-            changed.touched.push((target, state));
         }
         if !state_touched.is_empty()
-            && let Some(view) = self.state.as_ref().and_then(|state| state.state().ok())
+            && let Some(view) = self.open.state.as_ref().and_then(|s| s.state().ok())
         {
             for key in state_touched {
                 let (field, register) = match key {
@@ -445,7 +552,8 @@ impl Documents {
                     StateKey::Name(user) => (format!("name|{user}"), view.names.get(user)),
                     StateKey::Pin(_) => continue,
                 };
-                let value = register.filter(|r| r.value.is_some()).map(|r| r.event);
+                let holds = |r: &&Register| r.value.is_some();
+                let value = register.filter(holds).map(|register| register.event);
                 changed.state.push((field, value));
             }
         }
@@ -466,6 +574,15 @@ impl Documents {
         };
         erase.extend(about.iter().filter(is_edit));
     }
+}
+
+/// The changes of these events.
+fn changes<'a>(
+    kept: &BTreeMap<EventId, Kept>,
+    ids: impl IntoIterator<Item = &'a EventId>,
+) -> Vec<Change> {
+    let change = |id: &EventId| Some(kept.get(id)?.change.clone());
+    ids.into_iter().filter_map(change).collect()
 }
 
 /// The pack of a message: of its first appearance in the order, which every server finds alike.

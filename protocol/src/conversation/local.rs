@@ -4,10 +4,11 @@ use super::{CheckedBundle, CheckedEvent, Conversation, Inserted, Slot, Taken};
 use crate::{
     authority::Reason,
     commit::Commit,
-    event::{SealedContent, SignedEvent},
+    event::{Act, SealedContent, SignedEvent},
     history::Appearance,
     ids::{CommitId, EventId},
     limits::{COMMIT_EVENTS_MAX, COMMIT_PARENTS_MAX, COMMIT_TOTAL_BYTES_MAX},
+    preference::{self, PreferenceError},
     session::{Code, Place},
     signing::SecretKey,
     time::{Hlc, Timestamp},
@@ -42,6 +43,9 @@ pub enum Refusal {
     /// It names a content that did not come with it, or another.
     #[error("the content is not the one that the event names")]
     Content,
+    /// It sets something of its author's to what that cannot be.
+    #[error(transparent)]
+    Preference(#[from] PreferenceError),
     /// Too many events wait here.
     #[error("too many events wait in this conversation")]
     Busy,
@@ -58,6 +62,7 @@ impl Refusal {
             Self::Authority(Reason::UnknownTarget) => Code::NotFound,
             Self::Authority(_) => Code::NotAllowed,
             Self::Content => Code::ContentMismatch,
+            Self::Preference(_) => Code::Malformed,
             Self::Busy => Code::Busy,
         }
     }
@@ -106,6 +111,11 @@ impl Conversation {
         if event.event().act.content() != content.as_ref().map(SealedContent::reference) {
             return Err(Refusal::Content);
         }
+        if let Act::State { field, .. } = &event.event().act
+            && self.is_of_one()
+        {
+            preference::check(field, content.as_ref().map(SealedContent::content))?;
+        }
         // What it is about may itself be waiting for the same commit.
         let target = event.event().act.target();
         let pending = target.is_some_and(|target| self.is_queued(&target));
@@ -124,9 +134,10 @@ impl Conversation {
     }
 
     /// Makes the next commit of what waits, unless one is on its way to the disk already: then
-    /// whatever comes meanwhile shares the next one.
+    /// whatever comes meanwhile shares the next one. While events are to be committed again
+    /// ([`Self::has_lost`]) nothing new is committed: it was said after them.
     pub fn next_commit(&mut self, now: Timestamp, key: &SecretKey) -> Option<Taken> {
-        if self.in_flight.is_some() || self.queue.is_empty() {
+        if self.in_flight.is_some() || self.queue.is_empty() || self.has_lost() {
             return None;
         }
         let (mut events, mut bytes) = (Vec::new(), 0);
@@ -145,7 +156,7 @@ impl Conversation {
                 slot: content.map_or(Slot::None, Slot::Held),
             });
         }
-        let commit = self.commit_of(now, &events).sign(key);
+        let commit = self.commit_of(now, self.epoch, &events).sign(key);
         let bundle = CheckedBundle { commit, events };
         self.documents.settle_restored(&self.graph, &self.authority);
         match self.graph.insert(&bundle.commit) {
@@ -158,7 +169,8 @@ impl Conversation {
         }
     }
 
-    fn commit_of(&self, now: Timestamp, events: &[CheckedEvent]) -> Commit {
+    /// The next commit of the own chain, of these events.
+    pub(super) fn commit_of(&self, now: Timestamp, epoch: u64, events: &[CheckedEvent]) -> Commit {
         let prev = self.graph.standing_tip(&self.me);
         let prev_node = prev.map(|ix| self.graph.node(ix));
         let parents = self
@@ -172,7 +184,7 @@ impl Conversation {
             v: 1,
             conversation: self.id,
             origin: self.me,
-            epoch: prev_node.map_or(self.epoch, |node| node.epoch().max(self.epoch)),
+            epoch: prev_node.map_or(epoch, |node| node.epoch().max(epoch)),
             seq: prev_node.map_or(0, |node| node.seq() + 1),
             prev: prev_node.map(|node| node.id()),
             hlc: before.unwrap_or_else(|| Hlc::from_bits(0)).next(now),

@@ -223,6 +223,7 @@ impl Conversation {
                 effects,
             } => {
                 self.records.held.insert(signed.id(), signed);
+                let moved = self.moved(node, BTreeMap::new(), &effects);
                 let changed =
                     self.documents
                         .take_record(&self.graph, &self.authority, node, &effects);
@@ -230,7 +231,7 @@ impl Conversation {
                     raw,
                     record,
                     stands,
-                    changes: self.changes(effects, changed).1,
+                    changes: self.changes(effects, changed, moved).1,
                 })
             }
             other => Err(other),

@@ -1,12 +1,14 @@
 //! A commit that became part of the conversation, with everything it changed.
 
+use std::collections::BTreeMap;
+
 use super::{CheckedBundle, Conversation, Slot, documents::Changed};
 use crate::{
     authority::{Effects, Verdict},
     commit::SignedCommit,
     document::MessageState,
     event::{Act, Event, SignedEvent},
-    history::NodeIx,
+    history::{Appearance, NodeIx, Place},
     ids::{Blob, EventId, ServerId, UserId},
     link::{Bundle, ContentSlot},
     role::Role,
@@ -52,6 +54,8 @@ pub struct Changes {
     pub voided: Vec<(EventId, &'static str)>,
     /// Events that count now.
     pub stands_again: Vec<EventId>,
+    /// Events that are shown, or shown again, at another place than the one where they were.
+    pub moved: Vec<(EventId, Place)>,
     /// Messages that read otherwise now.
     pub touched: Vec<(EventId, MessageState)>,
     /// Events whose contents are to be erased, for good.
@@ -128,11 +132,17 @@ impl Conversation {
             .iter()
             .map(|e| (e.event.id(), e.event.event()))
             .collect();
+        let shown_before: Vec<_> = named
+            .iter()
+            .map(|(id, _)| self.authority.shown(&self.graph, id))
+            .collect();
         let effects = self.authority.insert(&self.graph, node, &named);
+        let shown_before = named.iter().map(|(id, _)| *id).zip(shown_before);
+        let moved = self.moved(node, shown_before.collect(), &effects);
         let changed = self
             .documents
             .take(&self.graph, &self.authority, node, &named, &effects);
-        let (verdicts, changes) = self.changes(effects, changed);
+        let (verdicts, changes) = self.changes(effects, changed, moved);
         let events = bundle.events.into_iter().zip(verdicts);
         let events = events.map(|(event, verdict)| TakenEvent {
             shown: is_line(&event.event.event().act),
@@ -150,7 +160,12 @@ impl Conversation {
 
     /// What follows from verdicts and documents for those who read, and the verdicts of the new
     /// events themselves.
-    pub(super) fn changes(&self, effects: Effects, changed: Changed) -> (Vec<Verdict>, Changes) {
+    pub(super) fn changes(
+        &self,
+        effects: Effects,
+        changed: Changed,
+        moved: Vec<(EventId, Place)>,
+    ) -> (Vec<Verdict>, Changes) {
         let Effects {
             verdicts,
             changed: verdict_changes,
@@ -182,6 +197,7 @@ impl Conversation {
         let changes = Changes {
             voided,
             stands_again,
+            moved,
             touched: changed.touched.into_iter().filter(is_shown).collect(),
             erase: changed.erase,
             roles: roles.collect(),
@@ -192,6 +208,39 @@ impl Conversation {
             state: changed.state,
         };
         (verdicts, changes)
+    }
+
+    /// Events that are shown elsewhere now than before this commit: those in it, and those with an
+    /// appearance whose verdict changed.
+    pub(super) fn moved(
+        &self,
+        node: NodeIx,
+        mut before: BTreeMap<EventId, Option<Appearance>>,
+        effects: &Effects,
+    ) -> Vec<(EventId, Place)> {
+        let was: BTreeMap<Appearance, bool> = effects
+            .changed
+            .iter()
+            .map(|change| (change.at, change.was.stands()))
+            .collect();
+        for at in was.keys() {
+            let stood = |at: &Appearance| {
+                let stands = || self.authority.verdict(*at).stands();
+                at.node != node && was.get(at).copied().unwrap_or_else(stands)
+            };
+            let event = self.graph.event(*at);
+            before.entry(event).or_insert_with(|| {
+                let stood = self.graph.find_event(&event).filter(stood);
+                stood.min_by_key(|at| self.graph.place(*at))
+            });
+        }
+        let place = |(event, before): (EventId, Option<Appearance>)| {
+            let now = self.authority.shown(&self.graph, &event)?;
+            // What was not shown before is shown where it is, unless that is elsewhere than here.
+            let moved = before.map_or(now.node != node, |before| before != now);
+            moved.then(|| (event, self.graph.place(now)))
+        };
+        before.into_iter().filter_map(place).collect()
     }
 
     /// The home a user is, or was last, bound to here.

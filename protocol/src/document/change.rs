@@ -58,6 +58,8 @@ pub enum ChangeKind {
         user: UserId,
         /// Off takes away only what it has seen.
         on: bool,
+        /// The edit that was reacted to; none: the message as it was written.
+        version: Option<EventId>,
     },
     /// Sets or clears a field of the conversation.
     State {
@@ -111,11 +113,17 @@ impl ChangeKind {
                 target: *target,
                 by: author,
             },
-            Act::React { target, emoji, on } => Self::React {
+            Act::React {
+                target,
+                emoji,
+                on,
+                version,
+            } => Self::React {
                 target: *target,
                 emoji: emoji.clone(),
                 user: author,
                 on: *on,
+                version: *version,
             },
             Act::Pin { target, on } => Self::Pin {
                 target: *target,
@@ -150,6 +158,15 @@ impl ChangeKind {
             Self::Edit { at, .. } | Self::State { at, .. } | Self::Name { at, .. } => Some(*at),
             Self::Delete { .. } | Self::React { .. } | Self::Pin { .. } => None,
         }
+    }
+
+    /// The same change of an event that counts from another place.
+    #[must_use]
+    pub(crate) fn at_place(mut self, place: Place) -> Self {
+        if let Self::Edit { at, .. } | Self::State { at, .. } | Self::Name { at, .. } = &mut self {
+            *at = place;
+        }
+        self
     }
 
     pub(super) const fn is_deletion(&self) -> bool {

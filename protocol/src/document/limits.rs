@@ -1,4 +1,4 @@
-//! Limits of documents. Source: `spec/03-history-and-documents.md`, part "Documents", section 7.
+//! Limits of documents. Source: `spec/03-history-and-documents.md`, part "Documents", section 8.
 
 use crate::limits::{EMOJI_BYTES_MAX, STATE_FIELD_BYTES_MAX};
 

@@ -36,6 +36,9 @@ pub struct MessageState {
     pub deleted_by: Option<EventId>,
     /// Who reacted, by emoji: both strictly increasing, and nobody without anybody.
     pub reactions: Vec<(String, Vec<UserId>)>,
+    /// Those of them that were to another version than the one that is shown now: in the same
+    /// order, and without emoji that nobody put on another one.
+    pub older: Vec<(String, Vec<UserId>)>,
 }
 
 /// Edits, reactions and deletions of the messages of one pack.
@@ -112,28 +115,46 @@ impl PackDocument {
         let mut edits = edits.into_iter().filter_map(edited);
         let edit = edits.next();
         let lost = edits.collect();
+        let shown = edit.map(|edit| edit.event);
         let mut reactions: BTreeMap<String, BTreeSet<UserId>> = BTreeMap::new();
+        let mut older = reactions.clone();
         for events in part.current_under(Map::Reactions, &reactions_prefix(target))? {
-            for change in self.0.resolve(events)? {
-                if let ChangeKind::React {
+            let standing = self.0.resolve(events)?;
+            let on = standing.iter().filter_map(|change| match &change.kind {
+                ChangeKind::React {
                     emoji,
                     user,
                     on: true,
+                    version,
                     ..
-                } = &change.kind
-                {
-                    reactions.entry(emoji.clone()).or_default().insert(*user);
-                }
+                } => Some((emoji, *user, *version)),
+                _ => None,
+            });
+            let on: Vec<_> = on.collect();
+            // All are of one user and emoji: the key says so.
+            let Some((emoji, user, _)) = on.first() else {
+                continue;
+            };
+            let put = |among: &mut BTreeMap<String, BTreeSet<UserId>>| {
+                among.entry((*emoji).clone()).or_default().insert(*user);
+            };
+            put(&mut reactions);
+            if on.iter().all(|(_, _, version)| *version != shown) {
+                put(&mut older);
             }
         }
-        let reactions = reactions.into_iter();
+        let listed = |among: BTreeMap<String, BTreeSet<UserId>>| {
+            let listed = among.into_iter();
+            listed
+                .map(|(emoji, users)| (emoji, users.into_iter().collect()))
+                .collect()
+        };
         Ok(MessageState {
             edit,
             lost,
             deleted_by: None,
-            reactions: reactions
-                .map(|(emoji, users)| (emoji, users.into_iter().collect()))
-                .collect(),
+            reactions: listed(reactions),
+            older: listed(older),
         })
     }
 

@@ -65,7 +65,13 @@ pub(super) struct Part {
     slots: BTreeMap<(Map, String), Slot>,
     heads: BTreeSet<Hash>,
     pending: Vec<Built>,
+    /// See [`Self::bytes_estimate`].
+    bytes: usize,
 }
+
+/// Bytes of an Automerge document without changes, and of one of its changes, as measured.
+const REPLICA_BYTES: usize = 10_000;
+const CHANGE_BYTES: usize = 400;
 
 fn index(n: usize) -> u32 {
     u32::try_from(n).expect("a part holds at most CHANGES_MAX changes")
@@ -88,6 +94,7 @@ impl Part {
             slots: BTreeMap::new(),
             heads: BTreeSet::new(),
             pending: Vec::new(),
+            bytes: 0,
         }
     }
 
@@ -207,6 +214,15 @@ impl Part {
 
         let node = index(self.nodes.len());
         let hash = built.hash();
+        if node == 0 {
+            self.bytes += REPLICA_BYTES;
+        }
+        if !self.slots.contains_key(&slot) {
+            self.bytes += 2 * slot.1.len() + size_of::<Slot>();
+        }
+        // Twice in its key's slot, once in its lane; vectors grow by doubling.
+        let lists = 4 * (clock.len() + replaces.len() + 2 * 3);
+        self.bytes += size_of::<Node>() + lists + CHANGE_BYTES;
         self.heads.retain(|head| !deps.contains(head));
         self.heads.insert(hash);
         let slot = self.slots.entry(slot).or_default();
@@ -381,19 +397,7 @@ impl Part {
     }
 
     /// Memory held, roughly: measured costs of Automerge, and the bookkeeping's own sizes.
-    pub(super) fn bytes_estimate(&self) -> usize {
-        const REPLICA: usize = 10_000;
-        const CHANGE: usize = 400;
-        let node = |node: &Node| {
-            size_of::<Node>() + 4 * (node.clock.capacity() + node.replaces.capacity()) + CHANGE
-        };
-        let slot = |(key, slot): (&(Map, String), &Slot)| {
-            2 * key.1.len()
-                + size_of::<Slot>()
-                + 4 * (slot.nodes.capacity() + slot.current.capacity())
-        };
-        let nodes: usize = self.nodes.iter().map(node).sum();
-        let slots: usize = self.slots.iter().map(slot).sum();
-        nodes + slots + self.replica.as_ref().map_or(0, |_| REPLICA)
+    pub(super) const fn bytes_estimate(&self) -> usize {
+        self.bytes
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     time::Hlc,
 };
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const SUM_BYTES: usize = 32;
 
 #[derive(Deserialize, Serialize)]
@@ -58,7 +58,7 @@ enum KindSnapshot {
     #[serde(rename = "d")]
     Delete(u32, u32),
     #[serde(rename = "r")]
-    React(u32, String, u32, bool),
+    React(u32, String, u32, bool, Option<u32>),
     #[serde(rename = "s")]
     State(String, Option<Content>, At),
     #[serde(rename = "p")]
@@ -107,7 +107,7 @@ struct Names {
 
 impl Names {
     fn name(&mut self, id: &[u8; 32]) -> u32 {
-        let next = u32::try_from(self.index.len()).expect("fewer ids than four times CHANGES_MAX");
+        let next = u32::try_from(self.index.len()).expect("fewer ids than five times CHANGES_MAX");
         *self.index.entry(*id).or_insert_with(|| {
             self.bytes.extend_from_slice(id);
             next
@@ -135,11 +135,13 @@ impl Names {
                 emoji,
                 user,
                 on,
+                version,
             } => KindSnapshot::React(
                 self.name(target.as_bytes()),
                 emoji.clone(),
                 self.name(user.as_bytes()),
                 *on,
+                version.map(|version| self.name(version.as_bytes())),
             ),
             ChangeKind::State { field, value, at } => {
                 KindSnapshot::State(field.clone(), value.map(Content::from), (*at).into())
@@ -184,11 +186,12 @@ impl Ids<'_> {
                 target: self.event(target)?,
                 by: self.user(by)?,
             },
-            KindSnapshot::React(target, emoji, user, on) => ChangeKind::React {
+            KindSnapshot::React(target, emoji, user, on, version) => ChangeKind::React {
                 target: self.event(target)?,
                 emoji,
                 user: self.user(user)?,
                 on,
+                version: version.map(|version| self.event(version)).transpose()?,
             },
             KindSnapshot::State(field, value, at) => ChangeKind::State {
                 field,

@@ -70,6 +70,12 @@ impl StateDocument {
         Self(Merge::new(DocumentKind::State))
     }
 
+    /// What a change is about; none if it belongs to another kind of document.
+    #[must_use]
+    pub fn key_of(kind: &ChangeKind) -> Option<StateKey> {
+        key(kind)
+    }
+
     /// A document of these changes, in any order. Of more than it may hold it takes those with
     /// the lowest event ids.
     pub fn rebuild(

@@ -96,6 +96,9 @@ pub enum Act {
         emoji: String,
         /// Off takes away only what its author's home had seen: a concurrent reaction stays.
         on: bool,
+        /// The edit whose text its author was shown; none: the message as it was written. Only
+        /// with `on`: what is taken off is taken off whatever it was put on.
+        version: Option<EventId>,
     },
     /// Pinned a message or unpinned it.
     Pin {

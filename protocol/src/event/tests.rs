@@ -46,6 +46,13 @@ fn every_kind() -> Vec<Act> {
             target,
             emoji: "👍".into(),
             on: true,
+            version: None,
+        },
+        Act::React {
+            target,
+            emoji: "👍".into(),
+            on: true,
+            version: Some(EventId::from_bytes([7; 32])),
         },
         Act::Pin { target, on: false },
         Act::State {

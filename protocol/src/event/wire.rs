@@ -57,15 +57,20 @@ struct Fields {
     user: Option<UserId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<EventId>,
 }
 
 impl From<&Event> for WireEvent {
     fn from(event: &Event) -> Self {
         let fields = match &event.act {
             Act::Message { .. } | Act::Edit { .. } | Act::Delete { .. } => None,
-            Act::React { emoji, on, .. } => Some(Fields {
+            Act::React {
+                emoji, on, version, ..
+            } => Some(Fields {
                 emoji: Some(emoji.clone()),
                 on: Some(*on),
+                version: *version,
                 ..Fields::default()
             }),
             Act::Pin { on, .. } => Some(Fields {
@@ -186,6 +191,7 @@ impl Fields {
             && self.role.is_none()
             && self.user.is_none()
             && self.value.is_none()
+            && self.version.is_none()
     }
 }
 
@@ -215,11 +221,7 @@ fn act(wire: &mut WireEvent) -> Result<Act, DecodeError> {
         "delete" => Act::Delete {
             target: need(target, "delete without target")?,
         },
-        "react" => Act::React {
-            target: need(target, "react without target")?,
-            emoji: emoji(need(&mut fields.emoji, "react without emoji")?)?,
-            on: need(&mut fields.on, "react without on")?,
-        },
+        "react" => react(need(target, "react without target")?, fields)?,
         "pin" => Act::Pin {
             target: need(target, "pin without target")?,
             on: need(&mut fields.on, "pin without on")?,
@@ -274,6 +276,22 @@ fn content_ref(content: &mut Option<ContentRef>) -> Result<ContentRef, DecodeErr
         });
     }
     Ok(content)
+}
+
+fn react(target: EventId, fields: &mut Fields) -> Result<Act, DecodeError> {
+    let on = need(&mut fields.on, "react without on")?;
+    let version = fields.version.take();
+    if version.is_some() && !on {
+        return Err(DecodeError::Invalid(
+            "a reaction taken off names no version",
+        ));
+    }
+    Ok(Act::React {
+        target,
+        emoji: emoji(need(&mut fields.emoji, "react without emoji")?)?,
+        on,
+        version,
+    })
 }
 
 fn emoji(text: String) -> Result<String, DecodeError> {

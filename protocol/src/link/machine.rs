@@ -475,6 +475,16 @@ impl Link {
         let Some(outbox) = self.outboxes.get_mut(&conversation) else {
             return;
         };
+        if Some(seq) <= outbox.tip {
+            outbox.rewind(seq);
+            let bytes = &mut self.pushed_bytes;
+            self.pushed.retain(|_, (of, sent, size)| {
+                let keep = *of != conversation || *sent < seq;
+                *bytes -= if keep { 0 } else { *size };
+                keep
+            });
+            out.push(Output::Acked(conversation, outbox.progress()));
+        }
         outbox.tip = outbox.tip.max(Some(seq));
         self.ready.insert(conversation);
         let next = outbox.next_read() == Some(seq);
@@ -507,6 +517,10 @@ impl Link {
             return;
         };
         outbox.reading = false;
+        if std::mem::take(&mut outbox.skip_read) {
+            self.ready.insert(conversation);
+            return;
+        }
         if !bundles.is_empty() {
             // There may be more. After an empty answer, not readable now, the next tick tries again.
             self.ready.insert(conversation);

@@ -25,6 +25,8 @@ pub(super) struct Outbox {
     /// The peer's frontier is known on this link, so pushing may begin.
     pub(super) synced: bool,
     pub(super) reading: bool,
+    /// What is being read is of a branch that lost since.
+    pub(super) skip_read: bool,
 }
 
 pub(super) fn after(position: Option<u64>) -> u64 {
@@ -50,6 +52,16 @@ impl Outbox {
         self.synced = false;
         self.reading = false;
         self.sent = self.acked;
+    }
+
+    /// The own chain goes on from an earlier commit now: this is the new branch's first seq.
+    pub(super) fn rewind(&mut self, seq: u64) {
+        let base = seq.checked_sub(1);
+        self.tip = Some(seq);
+        self.acked = self.acked.min(base);
+        self.sent = self.sent.min(base);
+        self.outstanding.retain(|sent| Some(*sent) <= base);
+        self.skip_read |= self.reading;
     }
 
     /// The peer's frontier names this end of the own chain. True if the position moved.

@@ -121,6 +121,16 @@ pub enum Request {
         /// Which event.
         event: EventId,
     },
+    /// The fields of a conversation's state that are set, in order of their names.
+    State {
+        /// Which conversation.
+        conversation: ConversationId,
+        /// Only those after this one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<String>,
+        /// At most this many, 500 at most.
+        limit: u32,
+    },
     /// A user's identity log, which proves whose devices sign for him.
     Identity {
         /// Who.
@@ -218,6 +228,13 @@ pub enum Reply {
     Page(Page),
     /// To `item`.
     Item(Box<Item>),
+    /// To `state`.
+    State {
+        /// In order of the fields' names.
+        fields: Vec<StateField>,
+        /// Nothing follows.
+        complete: bool,
+    },
     /// To `identity`: raw entries, genesis first.
     Identity {
         /// Canonical DAG-CBOR of the signed entries (`spec/08-identity.md`).
@@ -290,6 +307,16 @@ pub struct Member {
     /// Display name in this conversation, if set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+}
+
+/// A field of a conversation's state that is set.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateField {
+    /// Its name.
+    pub field: String,
+    /// The line that set it.
+    pub item: Item,
 }
 
 /// A page of lines, oldest first. Pages never shift: they are bounded by places, not by counts.

@@ -45,6 +45,9 @@ pub struct Reaction {
     pub users: Vec<UserId>,
     /// How many users.
     pub count: u64,
+    /// Those of `users` who reacted to another version than the one that is shown now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub older: Vec<UserId>,
 }
 
 /// One line of a conversation as it is now.
@@ -62,6 +65,10 @@ pub struct Item {
     /// The edit that won, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub edited: Option<Edited>,
+    /// Edits that were made without having seen the one that won, and lost against it; in the order
+    /// of their ids.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<EventId>,
     /// The deletion's event, if deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted: Option<EventId>,

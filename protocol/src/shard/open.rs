@@ -58,6 +58,8 @@ pub(super) struct Open {
     /// Where the own chain ended before damage took part of it.
     own_end: Option<u64>,
     pub(super) used: u64,
+    /// Bytes of its open documents, as the shard counts them.
+    pub(super) document_bytes: usize,
 }
 
 impl Open {
@@ -99,6 +101,7 @@ impl Open {
             own_tip: None,
             own_end: None,
             used: 0,
+            document_bytes: 0,
         }
     }
 

@@ -69,6 +69,7 @@ struct Disk {
     me: u8,
     known: bool,
     commits: RefCell<Vec<(crate::commit::SignedCommit, Vec<SignedEvent>)>>,
+    bundles: RefCell<BTreeMap<CommitId, ForPeers>>,
     own_end: Option<u64>,
     /// Peers by the members' rows.
     homes: Vec<u8>,
@@ -95,8 +96,8 @@ impl Store for Disk {
         }))
     }
 
-    fn bundle(&self, _: &ConversationId, _: &CommitId, _: bool) -> Option<ForPeers> {
-        None
+    fn bundle(&self, _: &ConversationId, commit: &CommitId, _: bool) -> Option<ForPeers> {
+        self.bundles.borrow().get(commit).cloned()
     }
 
     fn had_device(&self, _: &UserId, device: &DeviceKey) -> Option<bool> {
@@ -126,6 +127,8 @@ impl Disk {
     fn keep(&self, submission: &Submission) {
         if let What::Commit { taken, .. } = &submission.what {
             let events = taken.events.iter().map(|e| e.event.clone()).collect();
+            let bundle = (taken.commit.id(), taken.to_bundle());
+            self.bundles.borrow_mut().extend([bundle]);
             self.commits
                 .borrow_mut()
                 .push((taken.commit.clone(), events));
@@ -204,7 +207,7 @@ fn a_retry_shares_the_answer_of_the_first_try_and_of_its_commit() {
         let (event, content) = message(1);
         shard.send(T0, event, content, ReplyTo(reply), &disk, &mut out);
     }
-    shard.commit(T0, &mut out);
+    shard.commit(T0, &disk, &mut out);
     assert!(accepted(&out).is_empty());
     let stored = submissions(&mut out);
     assert_eq!(stored.len(), 1);
@@ -228,7 +231,7 @@ fn what_failed_is_read_back_only_when_nothing_of_it_is_on_its_way() {
     let foreign = peer.next_commit(T0, &server_key(1)).unwrap();
     let (event, content) = message(1);
     shard.send(T0, event, content, ReplyTo(1), &disk, &mut out);
-    shard.commit(T0, &mut out);
+    shard.commit(T0, &disk, &mut out);
     // A commit of its own that it does not know, as after damage: a second submission.
     let ticket = Ticket::Fetched {
         peer: server(2),
@@ -258,7 +261,7 @@ fn what_failed_is_read_back_only_when_nothing_of_it_is_on_its_way() {
     assert_eq!(*disk.reads.borrow(), reads);
     shard.stored(stored.remove(0).done, full(), &mut out);
     shard.send(T0, event, content, ReplyTo(3), &disk, &mut out);
-    shard.commit(T0, &mut out);
+    shard.commit(T0, &disk, &mut out);
     assert_eq!(*disk.reads.borrow(), reads + 1);
     assert_eq!(submissions(&mut out).len(), 1);
 }
@@ -345,7 +348,7 @@ fn nothing_is_committed_on_an_own_chain_that_peers_may_hold_more_of() {
     disk.homes = vec![1];
     let mut shard = Shard::new(server(1), 1, server_key(1));
     shard.send(T0, event, content, ReplyTo(2), &disk, &mut out);
-    shard.commit(T0, &mut out);
+    shard.commit(T0, &disk, &mut out);
     assert_eq!(submissions(&mut out).len(), 1);
 }
 
@@ -371,7 +374,7 @@ fn grant(shard: &mut Shard, disk: &Disk, n: u8, out: &mut Vec<Output>) {
         sent_at: T0,
     };
     shard.send(T0, event.sign(&key), None, ReplyTo(0), disk, out);
-    shard.commit(T0, out);
+    shard.commit(T0, disk, out);
 }
 
 fn of(session: u64) -> RecordsOf {
@@ -442,7 +445,7 @@ fn a_record_of_a_peer_waits_for_commits_and_releases_what_waited_for_it() {
     let records = settle(&mut owners, &mut out);
     let (event, content) = message(2);
     owners.send(day, event, content, ReplyTo(1), &disk, &mut out);
-    owners.commit(day, &mut out);
+    owners.commit(day, &disk, &mut out);
     settle(&mut owners, &mut out);
     let [first, second] = &bundles[..] else {
         panic!("{bundles:?}");
@@ -491,4 +494,69 @@ fn a_record_of_a_peer_waits_for_commits_and_releases_what_waited_for_it() {
     // The same again, and one that follows nothing held.
     other.records(day, of(1), records, &disk, &mut out);
     assert_eq!(needs(&mut out), RecordsNeed::default());
+}
+
+/// Makes everything durable that is to be stored. Gives the events of own commits, in order.
+fn store_all(shard: &mut Shard, disk: &Disk, out: &mut Vec<Output>) -> Vec<(u64, Vec<EventId>)> {
+    let mut stored = Vec::new();
+    for submission in submissions(out) {
+        disk.keep(&submission);
+        if let What::Commit { taken, .. } = &submission.what {
+            let commit = taken.commit.commit();
+            if commit.origin == shard.me {
+                stored.push((commit.epoch, commit.events.clone()));
+            }
+        }
+        shard.stored(submission.done, Ok(()), out);
+    }
+    stored
+}
+
+#[test]
+fn what_the_own_chain_lost_is_read_from_the_store_and_committed_again_before_anything_new() {
+    let (mut shard, disk, mut out) = (shard(1), known(&[1, 2]), Vec::new());
+    let (event, content) = message(1);
+    shard.send(T0, event, content, ReplyTo(1), &disk, &mut out);
+    shard.commit(T0, &disk, &mut out);
+    let first = store_all(&mut shard, &disk, &mut out);
+    // What this home had done before a backup was restored, from a peer.
+    let mut before = Conversation::group(&genesis(1), server(1), 1);
+    let (event, content) = message(2);
+    before.submit(T0, event, content).unwrap();
+    let other = before.next_commit(T0.plus_ms(5), &server_key(1)).unwrap();
+    let ticket = Ticket::Fetched {
+        peer: server(2),
+        session: 1,
+        id: 1,
+    };
+    let bundle = other.to_bundle().0;
+    shard.judge(T0, bundle, ticket, &disk, &mut out);
+    let second = store_all(&mut shard, &disk, &mut out);
+    let (event, content) = message(3);
+    shard.send(T0, event.clone(), content, ReplyTo(3), &disk, &mut out);
+    shard.commit(T0, &disk, &mut out);
+    assert!(submissions(&mut out).is_empty(), "more may be on its way");
+    let later = T0.plus_ms(crate::limits::AGAIN_WAIT_MS);
+    shard.release(later, &disk, &mut out);
+    shard.commit(later, &disk, &mut out);
+    let again = store_all(&mut shard, &disk, &mut out);
+    shard.commit(later, &disk, &mut out);
+    let new = store_all(&mut shard, &disk, &mut out);
+    let lost = if shard_stands(&shard, &first[0].1[0]) {
+        &second
+    } else {
+        &first
+    };
+    assert_eq!(again, [(2, lost[0].1.clone())]);
+    assert_eq!(new, [(2, vec![event.id()])]);
+    shard.commit(later, &disk, &mut out);
+    assert!(submissions(&mut out).is_empty() && shard.is_at_rest());
+}
+
+/// Whether the first commit with an event stands.
+fn shard_stands(shard: &Shard, event: &EventId) -> bool {
+    let machine = shard.conversation(&genesis(1).conversation()).unwrap();
+    let graph = machine.graph();
+    let first = graph.find_event(event).min_by_key(|at| graph.place(*at));
+    graph.is_standing(first.unwrap().node)
 }

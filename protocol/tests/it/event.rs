@@ -111,6 +111,8 @@ struct Fields {
     user: Option<UserId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<EventId>,
 }
 
 fn content(text: &str) -> Content {
@@ -200,6 +202,13 @@ fn acts() -> Vec<(&'static str, Role, Act)> {
         target,
         emoji: "👍".to_owned(),
         on,
+        version: None,
+    };
+    let react_to_edit = Act::React {
+        target,
+        emoji: "👍".to_owned(),
+        on: true,
+        version: Some(EventId::from_bytes([0x12; 32])),
     };
     let state = |field: &str, content| Act::State {
         field: field.to_owned(),
@@ -222,6 +231,7 @@ fn acts() -> Vec<(&'static str, Role, Act)> {
         ("a deletion", Role::None, Act::Delete { target }),
         ("a reaction", Role::Member, react(true)),
         ("a reaction taken off", Role::Member, react(false)),
+        ("a reaction to an edit", Role::Member, react_to_edit),
         ("a pin", Role::Moderator, Act::Pin { target, on: true }),
         ("a title", Role::Moderator, state("title", Some(content))),
         ("a name cleared", Role::Member, state("name", None)),
@@ -349,6 +359,18 @@ fn refused_events() -> Vec<(&'static str, RawEvent)> {
         (
             "a cut out of order",
             fields(|act| act.cut = Some(vec![tip(0x41), tip(0x31)])),
+        ),
+        (
+            "a reaction taken off a version",
+            changed(|says| {
+                says.kind = "react".to_owned();
+                says.content = None;
+                says.target = Some(EventId::from_bytes([0x11; 32]));
+                let act = says.act.insert(Fields::default());
+                act.emoji = Some("👍".to_owned());
+                act.on = Some(false);
+                act.version = Some(EventId::from_bytes([0x12; 32]));
+            }),
         ),
         (
             "a grant of ownership",

@@ -15,8 +15,8 @@ use comity_protocol::{
     session::{
         Accepted, Anchor, Challenge, Change, ClientFrame, Code, ContentState, Cursor, CursorState,
         CursorVerdict, Edited, FrameBuffer, Grantee, Hello, Item, LookedUp, Member, Page, Place,
-        Reaction, Reply, Request, ServerFrame, Summary, Welcome, WireError, frame_bytes,
-        session_message,
+        Reaction, Reply, Request, ServerFrame, StateField, Summary, Welcome, WireError,
+        frame_bytes, session_message,
     },
     signing::{Domain, SecretKey, verify},
     time::{Hlc, Timestamp},
@@ -205,6 +205,11 @@ fn requests() -> Vec<Request> {
             conversation: CONVERSATION,
             event: EVENT,
         },
+        Request::State {
+            conversation: CONVERSATION,
+            after: Some("title".to_owned()),
+            limit: 100,
+        },
         Request::Identity { user: USER },
         Request::Lookup {
             address: "alice@acme.example".to_owned(),
@@ -225,6 +230,7 @@ fn plain_item() -> Item {
         event: message(),
         content: ContentState::Held(Blob(content().bytes().to_vec())),
         edited: None,
+        lost: vec![],
         deleted: None,
         reactions: vec![],
         late: false,
@@ -241,10 +247,12 @@ fn rich_item() -> Item {
             }),
             content: ContentState::Held(Blob(content().bytes().to_vec())),
         }),
+        lost: vec![EVENT],
         reactions: vec![Reaction {
             emoji: "👍".to_owned(),
             users: vec![USER],
             count: 1,
+            older: vec![USER],
         }],
         late: true,
         ..plain_item()
@@ -318,6 +326,13 @@ fn replies() -> Vec<Reply> {
             next: None,
         }),
         Reply::Item(Box::new(plain_item())),
+        Reply::State {
+            fields: vec![StateField {
+                field: "topic".to_owned(),
+                item: plain_item(),
+            }],
+            complete: true,
+        },
         Reply::Identity {
             entries: vec![Blob(vec![0xa0])],
         },
@@ -547,10 +562,11 @@ fn every_form_of_frame_has_a_vector() {
         | Request::Members { .. }
         | Request::History { .. }
         | Request::Item { .. }
+        | Request::State { .. }
         | Request::Identity { .. }
         | Request::Lookup { .. }
         | Request::Grantee { .. }
-        | Request::Delivery { .. } => 14,
+        | Request::Delivery { .. } => 15,
     };
     assert_eq!(requests.len(), request(&Request::Ping), "{requests:?}");
     let reply = |reply: &Reply| match reply {
@@ -563,10 +579,11 @@ fn every_form_of_frame_has_a_vector() {
         | Reply::Members { .. }
         | Reply::Page(_)
         | Reply::Item(_)
+        | Reply::State { .. }
         | Reply::Identity { .. }
         | Reply::LookedUp(_)
         | Reply::Grantee(_)
-        | Reply::Delivery { .. } => 13,
+        | Reply::Delivery { .. } => 14,
     };
     let frames = names(file.server.iter().map(|f| about_server(&f.json)).collect());
     let others = |frame: &ServerFrame| match frame {

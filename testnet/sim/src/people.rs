@@ -266,7 +266,14 @@ fn act(
         64..74 => {
             let emoji = ["+1", "heart", "eyes"][random.place(3)].to_owned();
             let target = target?;
-            (Act::React { target, emoji, on }, None)
+            let version = None;
+            let act = Act::React {
+                target,
+                emoji,
+                on,
+                version,
+            };
+            (act, None)
         }
         74..77 => {
             let target = target?;

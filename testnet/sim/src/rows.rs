@@ -277,6 +277,9 @@ impl Rows {
         for event in &changes.stands_again {
             self.stand(event);
         }
+        for (event, place) in &changes.moved {
+            self.shift(event, *place);
+        }
         for (target, state) in &changes.touched {
             self.mark(target, state);
         }
@@ -384,6 +387,20 @@ impl Rows {
         let (conversation, place, shown) = (row.conversation, row.place, row.shown);
         if shown {
             self.show(conversation, place, *event);
+        }
+    }
+
+    /// An event is shown elsewhere.
+    fn shift(&mut self, event: &EventId, place: Place) {
+        let Some(row) = self.events.get_mut(event) else {
+            return;
+        };
+        let before = std::mem::replace(&mut row.place, place);
+        if let Some(known) = self.known.get_mut(&row.conversation)
+            && before != place
+            && let Some(line) = known.lines.remove(&before)
+        {
+            known.lines.insert(place, line);
         }
     }
 

@@ -237,7 +237,8 @@ impl Server {
     pub(crate) fn commit(&mut self) {
         self.commit_asked = false;
         let now = self.wall();
-        self.shard.commit(now, &mut self.out);
+        let (shard, view, out) = self.shard();
+        shard.commit(now, &view, out);
         self.work();
     }
 

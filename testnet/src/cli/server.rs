@@ -22,10 +22,16 @@ pub(super) struct Server {
     /// With `--lossy`: every sync takes so many milliseconds longer. Then messages are slow.
     #[arg(long, requires = "lossy")]
     slow_sync_ms: Option<u64>,
+    /// Erasing removes rows and leaves the bytes in the log. Then deleted texts must be found.
+    #[arg(long)]
+    keep_erased: bool,
 }
 
 pub(super) fn run(server: &Server) -> anyhow::Result<ExitCode> {
-    let mut faults = Faults::default();
+    let mut faults = Faults {
+        keep_erased: server.keep_erased,
+        ..Faults::default()
+    };
     if server.lossy {
         let (files, control) = Files::lossy();
         if server.no_sync {

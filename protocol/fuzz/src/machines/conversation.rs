@@ -42,6 +42,7 @@ fn prepared() -> Prepared {
         target,
         emoji: "a".to_owned(),
         on: true,
+        version: Some(edit.event.id()),
     };
     let react = history.world.act(0, Role::Member, react);
     let second = history.world.message(3, "two");
@@ -362,11 +363,15 @@ fn hostile_event(it: &Prepared, made: &[CheckedBundle], choices: &mut Choices<'_
     };
     let act = match choices.below(12) {
         0 => Act::Delete { target },
-        1 => Act::React {
-            target,
-            emoji: "x".to_owned(),
-            on: choices.below(2) == 0,
-        },
+        1 => {
+            let on = choices.below(2) == 0;
+            Act::React {
+                target,
+                emoji: "x".to_owned(),
+                on,
+                version: on.then_some(target),
+            }
+        }
         2 => Act::Pin { target, on: true },
         3..=5 => {
             let (role, ban) = (role(choices), choices.below(2) == 0);

@@ -33,6 +33,7 @@ fn chronicle() -> Chronicle {
         target,
         emoji: emoji.to_owned(),
         on: true,
+        version: None,
     };
     let (a, b) = (
         world.act(0, Role::Member, react("a")),

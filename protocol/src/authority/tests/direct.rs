@@ -96,6 +96,7 @@ fn each_edits_and_deletes_what_is_his_and_reacts_and_pins_anything() {
         target,
         emoji: "+".into(),
         on: true,
+        version: None,
     };
     assert!(talk.say('b', 'B', react).1.stands());
     assert!(talk.say('a', 'A', Act::Delete { target }).1.stands());

@@ -337,6 +337,7 @@ impl Wander {
                             target,
                             emoji: "+".into(),
                             on: true,
+                            version: None,
                         },
                         Role::Member,
                     ),

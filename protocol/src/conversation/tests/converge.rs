@@ -11,6 +11,7 @@ use crate::{
     document::MessageState,
     event::Act,
     ids::EventId,
+    limits::AGAIN_WAIT_MS,
     link::{Bundle, Offer},
     role::Role,
     root::Genesis,
@@ -70,7 +71,15 @@ fn live(steps: &[Step]) -> (World, Vec<Bundle>, Vec<EventId>) {
                 if let Some(target) = any(&messages) {
                     let emoji = ["a", "b"][step.pick % 2].into();
                     let on = step.pick % 3 != 0;
-                    let _ = world.act(step.user, Act::React { target, emoji, on });
+                    let _ = world.act(
+                        step.user,
+                        Act::React {
+                            target,
+                            emoji,
+                            on,
+                            version: None,
+                        },
+                    );
                 }
             }
             10 => {
@@ -172,6 +181,7 @@ fn touch_all(world: &mut World, messages: &[EventId]) -> Vec<Bundle> {
             target: *target,
             emoji: "end".into(),
             on: true,
+            version: None,
         };
         let _ = world.act(OWNER, act);
     }
@@ -213,6 +223,15 @@ proptest! {
         world.homes.push(Home::new(3, Conversation::group(&genesis, server(3), 1)));
         deliver(&mut world, 3, &all, seed ^ 0xabcdef);
 
+        // Homes in whose names others forked commit again what they lost by it.
+        world.now += AGAIN_WAIT_MS;
+        for home in 0..3 {
+            for taken in world.commit_all_lost(home) {
+                for other in (0..4).filter(|other| *other != home) {
+                    prop_assert!(is_taken(&world.give(other, &bundle_of(&taken))));
+                }
+            }
+        }
         let mut machines: Vec<_> = world.homes.iter().map(restored).collect();
         let end = touch_all(&mut world, &messages);
         for bundle in &end {

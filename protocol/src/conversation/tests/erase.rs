@@ -12,6 +12,7 @@ fn react(target: EventId, emoji: &str, on: bool) -> Act {
         target,
         emoji: emoji.into(),
         on,
+        version: None,
     }
 }
 
@@ -225,4 +226,163 @@ fn a_ban_keeps_out_and_its_lift_lets_back_in() {
             .iter()
             .all(|h| h.role(&world.users[OTHER]) == Role::Member)
     );
+}
+
+#[test]
+fn a_reaction_says_whether_it_was_to_the_text_that_is_shown() {
+    let mut world = World::group();
+    let id = world.said(MEMBER, "tea?");
+    world.gossip_all();
+    world.act(OWNER, react(id, "+1", true)).unwrap();
+    world.act(OTHER, react(id, "+1", true)).unwrap();
+    world.commit(0);
+    world.commit(2);
+    world.gossip_all();
+    assert!(world.homes[1].states[&id].older.is_empty(), "as written");
+    let edit = world.edit(MEMBER, id, "coffee?").unwrap();
+    world.commit(1);
+    world.gossip_all();
+    let (owner, other) = (world.users[OWNER].id, world.users[OTHER].id);
+    for home in &world.homes {
+        let older = [("+1".to_owned(), vec![owner, other])];
+        assert_eq!(home.states[&id].older, older, "home {}", home.n);
+    }
+    // One reacts anew to what it says now; the other took his off and put it back unseeing.
+    let to_edit = Act::React {
+        target: id,
+        emoji: "+1".into(),
+        on: true,
+        version: Some(edit),
+    };
+    world.act(OWNER, to_edit).unwrap();
+    world.commit(0);
+    world.act(OTHER, react(id, "+1", false)).unwrap();
+    world.act(OTHER, react(id, "+1", true)).unwrap();
+    world.commit(2);
+    world.gossip_all();
+    for home in &world.homes {
+        let state = &home.states[&id];
+        assert_eq!(state.reactions, [("+1".to_owned(), vec![owner, other])]);
+        assert_eq!(state.older, [("+1".to_owned(), vec![other])]);
+    }
+}
+
+/// MEMBER moves from home 1 to home 2, which has not heard of his last edit at home 1, and edits
+/// once more there. Gives the message and both edits.
+fn edits_at_two_homes() -> (World, EventId, [EventId; 2]) {
+    let mut world = World::group();
+    let id = world.said(MEMBER, "tea at 3");
+    world.gossip_all();
+    let first = world.edit(MEMBER, id, "tea at 4").unwrap();
+    world.commit(1);
+    // His device knows the end of his old home's chain; his new home does not hold it yet.
+    let machine = &world.homes[1].machine;
+    let cut = machine
+        .authority()
+        .cut_for(machine.graph(), world.time(), &world.users[MEMBER].id);
+    world.users[MEMBER].home = 2;
+    let act = Act::Move {
+        home: server(2),
+        n: 1,
+        cut,
+    };
+    world.act(MEMBER, act).unwrap();
+    world.commit(2);
+    let second = world.edit(MEMBER, id, "tea at 5").unwrap();
+    world.commit(2);
+    (world, id, [first, second])
+}
+
+#[test]
+fn of_edits_of_one_version_at_two_homes_one_wins_everywhere_and_the_other_is_named() {
+    let (mut world, id, [first, second]) = edits_at_two_homes();
+    // What the move's cut names is not held there yet: until then nothing of him stands.
+    assert!(!world.homes[2].shown.contains(&id));
+    world.gossip_all();
+    world.gossip_all();
+    for home in &world.homes {
+        let state = &home.states[&id];
+        assert_eq!(state.edit.map(|edit| edit.event), Some(second));
+        let lost: Vec<_> = state.lost.iter().map(|edit| edit.event).collect();
+        assert_eq!(lost, [first], "home {}", home.n);
+        assert_eq!(state.lost[0].author, world.users[MEMBER].id);
+    }
+    // Once its author has seen both, his next one leaves nothing behind.
+    let third = world.edit(MEMBER, id, "tea at 4, then").unwrap();
+    world.commit(2);
+    world.gossip_all();
+    for home in &world.homes {
+        let state = &home.states[&id];
+        assert_eq!(state.edit.map(|edit| edit.event), Some(third));
+        assert!(state.lost.is_empty(), "home {}", home.n);
+    }
+}
+
+#[test]
+fn a_storm_of_reactions_on_both_sides_of_a_split_is_one_reaction_and_one_state() {
+    let mut world = World::group();
+    let id = world.said(OWNER, "popular");
+    world.gossip_all();
+    for n in 0..100 {
+        for user in [ADMIN, OTHER] {
+            world.act(user, react(id, "+1", n % 3 != 1)).unwrap();
+        }
+        if n % 7 == 0 {
+            world.commit(1);
+            world.commit(2);
+        }
+    }
+    for home in 0..3 {
+        while world.commit(home).is_some() {}
+    }
+    world.gossip_all();
+    let (admin, other) = (world.users[ADMIN].id, world.users[OTHER].id);
+    for home in &world.homes {
+        let state = &home.states[&id];
+        assert_eq!(state.reactions, [("+1".to_owned(), vec![admin, other])]);
+        // What a change costs, and no more for those that replaced each other.
+        assert!(home.machine.document_bytes() < 512 * 1024, "bounded");
+    }
+}
+
+#[test]
+fn a_moderators_deletion_that_turns_void_shows_the_message_again_with_its_text() {
+    let mut world = World::group();
+    let id = world.said(OTHER, "rude?");
+    let edit = world.edit(OTHER, id, "not at all").unwrap();
+    world.commit(2);
+    world.gossip_all();
+    // The admin deletes it while the owner, who has not seen that, removes the admin.
+    world.act(ADMIN, Act::Delete { target: id }).unwrap();
+    world.commit(1);
+    world.gossip(1, 2);
+    assert!(world.homes[2].states[&id].deleted_by.is_some());
+    let removal = world.grant(0, ADMIN, Role::None);
+    world.act(OWNER, removal).unwrap();
+    world.commit(0);
+    world.gossip_all();
+    for home in &world.homes {
+        let state = home.states.get(&id).unwrap();
+        assert_eq!(state.deleted_by, None, "home {}", home.n);
+        assert_eq!(state.edit.map(|e| e.event), Some(edit));
+        assert!(home.erased.is_empty(), "home {}", home.n);
+    }
+}
+
+#[test]
+fn the_authors_deletion_that_turns_void_stays_and_its_text_is_erased() {
+    let mut world = World::group();
+    let id = world.said(OTHER, "secret");
+    world.gossip_all();
+    // A removal that has not seen the deletion makes it void wherever it is known.
+    let removal = world.grant(0, OTHER, Role::None);
+    world.act(OWNER, removal).unwrap();
+    world.commit(0);
+    world.act(OTHER, Act::Delete { target: id }).unwrap();
+    world.commit(2);
+    world.gossip_all();
+    for home in &world.homes {
+        assert!(home.states[&id].deleted_by.is_some(), "home {}", home.n);
+        assert!(home.erased.contains(&id), "home {}", home.n);
+    }
 }

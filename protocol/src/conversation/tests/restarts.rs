@@ -51,6 +51,7 @@ fn a_reaction_that_waited_for_a_parent_is_told_also_after_a_restart() {
         target: message,
         emoji: "+1".to_owned(),
         on: true,
+        version: None,
     };
     world.act(OWNER, act).unwrap();
     world.commit(0);

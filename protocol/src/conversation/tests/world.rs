@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     commit::{Commit, SignedCommit},
     conversation::{
-        BundleError, Changes, CheckedBundle, Conversation, Devices, Received, Refusal, Slot, Taken,
-        TakenRecord,
+        BundleError, Changes, CheckedBundle, CheckedEvent, Conversation, Devices, Received,
+        Refusal, Slot, Taken, TakenRecord,
     },
     document::MessageState,
     event::{Act, Content, Event, Grant, SealedContent, SignedEvent, Target, Tip},
@@ -127,6 +127,28 @@ impl Home {
         for change in &changes.roles {
             self.roles.insert(change.user, change.role);
         }
+    }
+
+    /// Takes over which lines another home showed after its first so many records, as rows that
+    /// are made of the same records do.
+    pub(super) fn shown_again(&mut self, other: &Self, records: usize) {
+        for (_, events) in &other.records[..records] {
+            for event in events {
+                let line = event.id();
+                if other.lines.contains(&line) {
+                    self.lines.insert(line);
+                    if self
+                        .machine
+                        .authority()
+                        .shown(self.machine.graph(), &line)
+                        .is_some()
+                    {
+                        self.shown.insert(line);
+                    }
+                }
+            }
+        }
+        self.roles = other.roles.clone();
     }
 
     pub(super) fn receive(
@@ -394,6 +416,31 @@ impl World {
         self.now += 10;
         let now = self.time();
         self.homes[home].commit(now)
+    }
+
+    /// What a driver does at each tick: commits again what the home lost.
+    pub(super) fn commit_lost(&mut self, home: usize) -> Option<Taken> {
+        self.now += 10;
+        let now = self.time();
+        let home = &mut self.homes[home];
+        let lost = home.machine.lost(now);
+        let all: Vec<CheckedEvent> = home
+            .bundles
+            .iter()
+            .flat_map(|bundle| checked(bundle).unwrap().events)
+            .collect();
+        let read = |id: &EventId| all.iter().find(|e| e.event.id() == *id).cloned().unwrap();
+        let events = lost.iter().map(|(event, _)| read(event)).collect();
+        let taken = home
+            .machine
+            .commit_again(now, &server_key(home.n), events)?;
+        home.note(&taken);
+        home.machine.durable(&taken.commit.id());
+        Some(taken)
+    }
+
+    pub(super) fn commit_all_lost(&mut self, home: usize) -> Vec<Taken> {
+        std::iter::from_fn(|| self.commit_lost(home)).collect()
     }
 
     /// Whether a device is in its user's identity log: all are.

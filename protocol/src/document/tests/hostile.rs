@@ -69,6 +69,7 @@ impl Chance {
                 },
                 user,
                 on,
+                version: on.then_some(target),
             },
         };
         Change {

@@ -17,6 +17,7 @@ fn react(n: usize, epoch: u64, emoji: &str) -> Change {
             emoji: emoji.to_owned(),
             user: user(u8::try_from(n % 50).unwrap()),
             on: true,
+            version: None,
         },
     }
 }
@@ -114,6 +115,7 @@ fn full_document_refuses_reactions_and_still_takes_deletions() {
             emoji: "🎉".to_owned(),
             user: user(u8::try_from(n % 200).unwrap()),
             on: true,
+            version: None,
         },
         ..react(n, 1, "🎉")
     });

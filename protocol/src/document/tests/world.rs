@@ -68,6 +68,7 @@ impl World {
             // Concurrent reactions of one user need two homes: everyone is user 1 on emoji 👍.
             user: user(1),
             on,
+            version: None,
         })
     }
 
@@ -77,6 +78,7 @@ impl World {
             emoji: emoji.to_owned(),
             user: user(home),
             on,
+            version: None,
         })
     }
 
@@ -154,18 +156,34 @@ impl World {
             self.standing(&edits).into_iter().map(edited).collect();
         edits.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
         let mut edits = edits.into_iter().map(|(_, edited)| edited);
+        let edit = edits.next();
+        let shown = edit.map(|edit| edit.event);
         let mut reactions: BTreeMap<String, Vec<UserId>> = BTreeMap::new();
+        let mut older = reactions.clone();
         for ((emoji, user), among) in keys {
-            let on = |c: &&Change| matches!(c.kind, ChangeKind::React { on: true, .. });
-            if self.standing(&among).iter().any(on) {
-                reactions.entry(emoji).or_default().push(user);
+            let on = self
+                .standing(&among)
+                .into_iter()
+                .filter_map(|c| match c.kind {
+                    ChangeKind::React {
+                        on: true, version, ..
+                    } => Some(version),
+                    _ => None,
+                });
+            let on: Vec<_> = on.collect();
+            if !on.is_empty() {
+                reactions.entry(emoji.clone()).or_default().push(user);
+                if !on.contains(&shown) {
+                    older.entry(emoji).or_default().push(user);
+                }
             }
         }
         MessageState {
-            edit: edits.next(),
+            edit,
             lost: edits.collect(),
             deleted_by: None,
             reactions: reactions.into_iter().collect(),
+            older: older.into_iter().collect(),
         }
     }
 }

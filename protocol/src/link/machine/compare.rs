@@ -181,12 +181,15 @@ impl Link {
             // Nothing is fetched before the conversation is known: it could not be taken.
             return out.push(Output::Offered(conversation, offer));
         };
-        // The peer pushes its own chain itself once it knows where this server stands.
+        // The peer pushes its own chain itself once it knows where this server stands; if that
+        // forked, the branch that stands.
         let pushes = self
             .outboxes
             .get(&conversation)
             .is_some_and(Outbox::is_open);
-        for tip in theirs.iter().filter(|tip| !pushes || tip.home != self.peer) {
+        let pushed = own_end(theirs, &self.peer).map(|tip| tip.id);
+        let comes = |tip: &&Tip| pushes && Some(tip.id) == pushed;
+        for tip in theirs.iter().filter(|tip| !comes(tip)) {
             let forked = theirs.iter().filter(|t| t.home == tip.home).count() > 1;
             if let Some(from) = first_lacking(&ours, tip, forked) {
                 let (home, to) = (tip.home, tip.seq);
