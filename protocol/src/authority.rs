@@ -13,10 +13,12 @@ mod judge;
 mod members;
 mod next;
 mod settle;
+mod sight;
 mod table;
 
 pub use members::Member;
 pub use settle::RecordOutcome;
+pub use sight::{SWITCHES_MAX, Sight, Span, Switch};
 
 use std::{
     cmp::Reverse,
@@ -25,7 +27,7 @@ use std::{
 
 use crate::{
     commit::RootRef,
-    event::{Event, Tip},
+    event::{Event, Field, Tip},
     history::{Appearance, BranchIx, Graph, NodeIx},
     ids::{CommitId, EventId, ServerId, UserId},
     role::Role,
@@ -193,6 +195,10 @@ pub struct Effects {
     pub changed: Vec<VerdictChange>,
     /// Users with another role. Sorted by user, unique.
     pub roles: Vec<RoleChange>,
+    /// Users whose memberships may have begun or ended elsewhere in the order. Sorted, unique.
+    pub sights: Vec<UserId>,
+    /// Whether the policy `history` may have changed somewhere in the order.
+    pub history: bool,
     /// Homes that take part from now on. Sorted.
     pub homes_began: Vec<ServerId>,
     /// Homes that no longer do. Sorted.
@@ -254,6 +260,8 @@ struct Pass {
     reached: BTreeSet<ActIx>,
     /// Users whose role or home may be another.
     touched: BTreeSet<SubjectIx>,
+    /// Whether a policy `history` began or ceased to stand.
+    history: bool,
 }
 
 /// How far an act reaches.
@@ -383,8 +391,12 @@ impl Authority {
 
     fn touched_by(&self, act: ActIx, pass: &mut Pass) {
         let act = &self.acts[act.0 as usize];
-        if act.kind != Kind::Policy && act.subject != ANYONE {
-            pass.touched.insert(act.subject);
+        match act.policy {
+            Some((field, _)) => pass.history |= field == Field::History,
+            None if act.subject == ANYONE => {}
+            None => {
+                pass.touched.insert(act.subject);
+            }
         }
     }
 
@@ -490,7 +502,10 @@ impl Authority {
 
     /// Sums up a pass.
     fn effects(&mut self, graph: &Graph, node: NodeIx, pass: &Pass) -> Effects {
-        let mut effects = Effects::default();
+        let mut effects = Effects {
+            history: pass.history,
+            ..Effects::default()
+        };
         let count = graph.node(node).events().len();
         let first = self.first[node.0 as usize] as usize;
         let own = first..first + count;
@@ -513,6 +528,7 @@ impl Authority {
             let was = self.subjects[subject.0 as usize].standing.role;
             self.restand(*subject, Some(graph), &mut before);
             let state = &self.subjects[subject.0 as usize];
+            effects.sights.extend(state.id);
             if let (Some(user), now) = (state.id, state.standing.role)
                 && was != now
             {
@@ -520,6 +536,7 @@ impl Authority {
             }
         }
         effects.roles.sort_unstable_by_key(|change| change.user);
+        effects.sights.sort_unstable();
         for (home, took_part) in before {
             match (took_part, self.homes.contains_key(&home)) {
                 (false, true) => effects.homes_began.push(home),

@@ -16,7 +16,7 @@ mod waiting;
 pub use bundle::{BundleError, CheckedBundle, CheckedEvent, Slot};
 pub use local::Refusal;
 pub use records::{ReceivedRecord, RecordKeys, TakenRecord};
-pub use taken::{Changes, Homes, RoleChange, Taken, TakenEvent};
+pub use taken::{Changes, Homes, RoleChange, SightChange, Taken, TakenEvent};
 
 use std::collections::{BTreeSet, VecDeque};
 

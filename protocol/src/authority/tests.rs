@@ -6,5 +6,6 @@ mod examples;
 mod oracle;
 mod records;
 mod rules;
+mod sight;
 mod wander;
 mod world;

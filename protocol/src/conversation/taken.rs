@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{CheckedBundle, Conversation, Slot, documents::Changed};
 use crate::{
-    authority::{Effects, Verdict},
+    authority::{Effects, Span, Switch, Verdict},
     commit::SignedCommit,
     document::MessageState,
     event::{Act, Event, SignedEvent},
@@ -23,6 +23,17 @@ pub struct RoleChange {
     pub role: Role,
     /// The user's home.
     pub home: ServerId,
+}
+
+/// When a user was a member, now that this may have changed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SightChange {
+    /// Who.
+    pub user: UserId,
+    /// His home.
+    pub home: ServerId,
+    /// The stretches of the order in which he was a member. Sorted, apart.
+    pub spans: Vec<Span>,
 }
 
 /// Homes that began or ceased to take part.
@@ -64,6 +75,10 @@ pub struct Changes {
     pub roles: Vec<RoleChange>,
     /// Homes that began or ceased to take part.
     pub homes: Homes,
+    /// Users whose memberships may have begun or ended elsewhere.
+    pub sights: Vec<SightChange>,
+    /// Where the policy `history` changes, all of it, if that is new.
+    pub history: Option<Vec<Switch>>,
     /// State fields, `name|` and a user's id for his display name, and the event that holds the
     /// value; none: cleared.
     pub state: Vec<(String, Option<EventId>)>,
@@ -170,6 +185,8 @@ impl Conversation {
             verdicts,
             changed: verdict_changes,
             roles,
+            sights,
+            history,
             homes_began,
             homes_ceased,
         } = effects;
@@ -190,6 +207,13 @@ impl Conversation {
             role: change.now,
             home: self.home_of(&change.user),
         });
+        let sights = sights.into_iter().filter_map(|user| {
+            Some(SightChange {
+                user,
+                home: *self.authority.homes_of(&user).first()?,
+                spans: self.authority.memberships(&self.graph, &user),
+            })
+        });
         // What is not shown reads like nothing; once it stands it is told with all that was done to
         // it.
         let is_shown =
@@ -201,6 +225,8 @@ impl Conversation {
             touched: changed.touched.into_iter().filter(is_shown).collect(),
             erase: changed.erase,
             roles: roles.collect(),
+            sights: sights.collect(),
+            history: history.then(|| self.authority.history_switches(&self.graph)),
             homes: Homes {
                 joined: homes_began,
                 left: homes_ceased,

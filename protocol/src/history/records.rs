@@ -61,6 +61,11 @@ impl Graph {
         self.records.get(id).copied()
     }
 
+    /// The commits that the record at `ix` names, and the record before it.
+    pub(crate) fn named_by_record(&self, ix: NodeIx) -> &[NodeIx] {
+        &self.node(ix).links
+    }
+
     /// The id of the record at `ix`.
     pub(crate) fn record_id(&self, ix: NodeIx) -> RootId {
         RootId::from_bytes(*self.node(ix).id().as_bytes())

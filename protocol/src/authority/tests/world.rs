@@ -1,6 +1,6 @@
 //! Histories made by hand or at random: real commits and events, sets of commits as bit masks.
 
-use super::super::{Authority, Effects, RecordOutcome, table::Entry};
+use super::super::{Authority, Effects, RecordOutcome, Span, Switch, table::Entry};
 use crate::{
     commit::{AuthorityChange, Commit, RawCommit, RootRef, SignedCommit, UnverifiedCommit},
     event::{Act, ContentRef, Event, Grant, Target, Tip},
@@ -433,6 +433,8 @@ pub(super) struct Server {
     told: std::collections::BTreeMap<Appearance, super::super::Verdict>,
     told_roles: std::collections::BTreeMap<UserId, Role>,
     told_homes: std::collections::BTreeSet<ServerId>,
+    told_sights: std::collections::BTreeMap<UserId, Vec<Span>>,
+    told_history: Vec<Switch>,
 }
 
 impl Server {
@@ -442,6 +444,8 @@ impl Server {
             graph: Graph::new(world.conversation()),
             told_roles: authority.members().map(|m| (m.user, m.role)).collect(),
             told_homes: authority.homes().collect(),
+            told_sights: std::collections::BTreeMap::new(),
+            told_history: Vec::new(),
             authority,
             nodes: Vec::new(),
             told: std::collections::BTreeMap::new(),
@@ -512,6 +516,13 @@ impl Server {
             let was = self.told_roles.insert(change.user, change.now);
             assert_eq!(was.unwrap_or(Role::None), change.was);
         }
+        for user in &effects.sights {
+            let spans = self.authority.memberships(&self.graph, user);
+            self.told_sights.insert(*user, spans);
+        }
+        if effects.history {
+            self.told_history = self.authority.history_switches(&self.graph);
+        }
         for began in &effects.homes_began {
             assert!(self.told_homes.insert(*began));
         }
@@ -535,6 +546,17 @@ impl Server {
         let told = self.told_roles.iter().filter(|(_, r)| **r > Role::None);
         assert_eq!(members, told.map(|(u, r)| (*u, *r)).collect::<Vec<_>>());
         assert!(self.authority.homes().eq(self.told_homes.iter().copied()));
+        for (user, told) in &self.told_sights {
+            let now = self.authority.memberships(&self.graph, user);
+            assert_eq!(*told, now, "{user}");
+            // Whoever is a member sees what comes next, and nobody else does.
+            let goes_on = now.last().is_some_and(|span| span.to.is_none());
+            assert_eq!(goes_on, self.authority.role(user) > Role::None, "{user}");
+        }
+        assert_eq!(
+            self.told_history,
+            self.authority.history_switches(&self.graph)
+        );
         let open = |entry: &&Entry| entry.kind.is_act() && entry.settled.is_none();
         let unsettled = self.authority.entries.iter().filter(open).count();
         assert_eq!(self.authority.unsettled_acts(), unsettled);
