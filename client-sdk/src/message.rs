@@ -26,6 +26,9 @@ pub enum Body {
     Gone,
     /// Not at the home server yet; [`Event::Message`](crate::Event::Message) follows once it is.
     Missing,
+    /// Not for this reader: it was said when he was no member, and the conversation's history is for
+    /// those who were.
+    Withheld,
     /// An act without content.
     None,
 }
@@ -58,7 +61,8 @@ impl Line {
 
     fn shown(&self) -> &Body {
         match &self.edited {
-            Some((_, body)) if self.deleted.is_none() => body,
+            // Of an edit that is not for this reader he is told only that there is one.
+            Some((_, body)) if self.deleted.is_none() && *body != Body::Withheld => body,
             _ => &self.body,
         }
     }

@@ -103,6 +103,7 @@ pub(crate) fn version(item: &Item) -> u64 {
         ContentState::Gone => 2,
         ContentState::Missing => 3,
         ContentState::None => 4,
+        ContentState::Withheld => 5,
     };
     hasher.update(&[state(&item.content), u8::from(item.deleted.is_some())]);
     if let Some(edited) = &item.edited {
@@ -262,6 +263,7 @@ fn body(named: Option<ContentRef>, state: &ContentState) -> Result<Body> {
         }
         (Some(_), ContentState::Gone) => Ok(Body::Gone),
         (Some(_), ContentState::Missing | ContentState::None) => Ok(Body::Missing),
+        (Some(_), ContentState::Withheld) => Ok(Body::Withheld),
         (None, ContentState::Held(_)) => Err(bad("a content that the event does not name")),
         (None, _) => Ok(Body::None),
     }

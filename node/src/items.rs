@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use comity_protocol::{
+    authority::Sight,
     commit::UnverifiedCommit,
     event::{RawEvent, SealedContent},
     ids::{Blob, ConversationId, EventId, ServerId, UserId},
@@ -110,12 +111,19 @@ impl<'a> Items<'a> {
     }
 
     /// The item of a line. `None` if its record cannot be read, which was logged.
-    pub(crate) fn item(&mut self, place: Place, line: &LineRow) -> Result<Option<Item>, ReadError> {
+    /// Its reader sees its place; of an edit whose place he does not see, he is told that there is
+    /// one.
+    pub(crate) fn item(
+        &mut self,
+        place: Place,
+        line: &LineRow,
+        sight: &Sight,
+    ) -> Result<Option<Item>, ReadError> {
         let Some((event, content, origin)) = self.event(line.record, line.at, line.slot) else {
             return Ok(None);
         };
         let edited = match line.marks.edit {
-            Some(edit) if line.marks.deleted.is_none() => self.edited(&edit)?,
+            Some(edit) if line.marks.deleted.is_none() => self.edited(&edit, sight)?,
             _ => None,
         };
         let reaction = |(emoji, users): &(String, Vec<UserId>)| {
@@ -155,12 +163,20 @@ impl<'a> Items<'a> {
         }))
     }
 
-    fn edited(&mut self, edit: &EventId) -> Result<Option<Edited>, ReadError> {
+    fn edited(&mut self, edit: &EventId, sight: &Sight) -> Result<Option<Edited>, ReadError> {
         let Some(row) = self.rows.event(edit)? else {
             return Ok(None);
         };
         let found = self.event(row.record, row.at, row.slot);
-        Ok(found.map(|(event, content, _)| Edited { event, content }))
+        Ok(found.map(|(event, content, _)| Edited {
+            event,
+            content: match content {
+                ContentState::Held(_) | ContentState::Missing if !sight.sees(row.place) => {
+                    ContentState::Withheld
+                }
+                content => content,
+            },
+        }))
     }
 
     /// The item of a line at a place, if it is shown there now.
@@ -168,18 +184,21 @@ impl<'a> Items<'a> {
         &mut self,
         conversation: &ConversationId,
         place: Place,
+        sight: &Sight,
     ) -> Result<Option<Item>, ReadError> {
         match self.rows.line(conversation, &place)? {
-            Some(line) => self.item(place, &line),
+            Some(line) => self.item(place, &line, sight),
             None => Ok(None),
         }
     }
 
-    /// The change that an entry of the change log tells of, as things stand now.
+    /// The change that an entry of the change log tells of, as things stand now; none if it is of
+    /// what the reader does not see.
     pub(crate) fn change(
         &mut self,
         conversation: ConversationId,
         entry: &LogRow,
+        sight: &Sight,
     ) -> Result<Option<Change>, ReadError> {
         if entry.kind == LogKind::Vanished {
             let row = self.rows.event(&entry.event)?;
@@ -190,7 +209,12 @@ impl<'a> Items<'a> {
                 reason,
             }));
         }
-        let item = self.item_at(&conversation, entry.place)?.map(Box::new);
+        if !sight.sees(entry.place) {
+            return Ok(None);
+        }
+        let item = self
+            .item_at(&conversation, entry.place, sight)?
+            .map(Box::new);
         Ok(item.map(|item| match entry.kind {
             LogKind::Appeared => Change::Appeared { conversation, item },
             _ => Change::Changed { conversation, item },
@@ -228,7 +252,10 @@ impl<'a> Items<'a> {
             None => Ok(None),
         };
         let (title, topic) = (text("title")?, text("topic")?);
-        let newest = self.rows.lines(conversation, None, Direction::Reverse, 1)?;
+        let sight = self.rows.sight(conversation, user)?;
+        let newest = self
+            .rows
+            .seen_lines(conversation, &sight, None, Direction::Reverse, 1)?;
         let newest = newest.first().map(|(place, _)| *place);
         Ok(Some(Summary {
             conversation: *conversation,

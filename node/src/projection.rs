@@ -4,9 +4,10 @@
 use std::ops::Bound;
 
 use comity_protocol::{
+    authority::{Span, Switch},
     commit::UnverifiedCommit,
     event::{SignedEvent, Tip},
-    ids::{CommitId, ConversationId, EventId, ServerId},
+    ids::{CommitId, ConversationId, EventId, ServerId, UserId},
     role::Role,
     session::Place,
 };
@@ -35,7 +36,7 @@ pub(crate) struct HomeProjection {
 }
 
 impl Projection for HomeProjection {
-    const FORMAT: u32 = 5;
+    const FORMAT: u32 = 6;
 
     fn apply(&mut self, number: u64, record: RecordView<'_>, tx: &mut Tx<'_>) {
         let applied = match record.kind {
@@ -97,6 +98,11 @@ impl HomeProjection {
         };
         tx.put(&key::conversation(&record.conversation), &value(&row));
         self.members(number, &record.conversation, &record.members, tx);
+        // Whoever is there from the start sees all of it.
+        for member in record.members.iter().filter(|m| m.home == self.me) {
+            let of = key::sight(&record.conversation, &member.user);
+            tx.put(&of, &value(&[Span::ALL]));
+        }
         Ok(())
     }
 
@@ -224,6 +230,8 @@ impl HomeProjection {
             moved: &record.moved,
             erase: &record.erase,
             members: &record.members,
+            sights: &record.sights,
+            history: record.history.as_deref(),
             ended: &record.ended,
             state: &record.state,
         };
@@ -262,6 +270,8 @@ impl HomeProjection {
             moved: &record.moved,
             erase: &record.erase,
             members: &record.members,
+            sights: &record.sights,
+            history: record.history.as_deref(),
             ended: &record.ended,
             state: &record.state,
         };
@@ -278,6 +288,8 @@ struct Changed<'a> {
     moved: &'a [(EventId, Place)],
     erase: &'a [EventId],
     members: &'a [MemberChange],
+    sights: &'a [(UserId, Vec<Span>)],
+    history: Option<&'a [Switch]>,
     ended: &'a [(ServerId, Option<u64>)],
     state: &'a [(String, Option<EventId>)],
 }
@@ -301,6 +313,12 @@ impl HomeProjection {
             erase(event, tx);
         }
         self.members(number, &conversation, changed.members, tx);
+        for (user, spans) in changed.sights {
+            tx.put(&key::sight(&conversation, user), &value(spans));
+        }
+        if let Some(switches) = changed.history {
+            tx.put(&key::switches(&conversation), &value(&switches));
+        }
         for (home, until) in changed.ended {
             tx.put(&key::ended(&conversation, home), &value(until));
         }
@@ -608,6 +626,8 @@ mod tests {
             moved: Vec::new(),
             erase: vec![],
             members: vec![],
+            sights: vec![],
+            history: None,
             tips: vec![],
             state: vec![],
             ended: vec![],

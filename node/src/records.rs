@@ -5,6 +5,7 @@
 //! that the index is a function of the log alone and needs no protocol to be built again.
 
 use comity_protocol::{
+    authority::{Span, Switch},
     commit::{RawCommit, RootRef},
     encoding,
     event::{RawEvent, Tip},
@@ -155,6 +156,12 @@ pub(crate) struct CommitRecord {
     pub(crate) erase: Vec<EventId>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) members: Vec<MemberChange>,
+    /// When users at home here were members, of those for whom that changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) sights: Vec<(UserId, Vec<Span>)>,
+    /// Where the policy `history` changes, if that is new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) history: Option<Vec<Switch>>,
     /// Ends of the chain of the commit's home, where it stands and where it forked.
     pub(crate) tips: Vec<Tip>,
     /// State fields and the event that holds the value, `None` if cleared.
@@ -193,6 +200,10 @@ pub(crate) struct RootRecord {
     pub(crate) erase: Vec<EventId>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) members: Vec<MemberChange>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) sights: Vec<(UserId, Vec<Span>)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) history: Option<Vec<Switch>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) state: Vec<(String, Option<EventId>)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::records::{AccountRecord, Marks, Slot, TokenRecord};
 
+mod sight;
+
 const VALUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// A conversation.
@@ -168,6 +170,14 @@ pub(crate) mod key {
     pub(crate) fn user_conversation(user: &UserId, conversation: &ConversationId) -> Vec<u8> {
         [b"u", user.as_bytes().as_slice(), conversation.as_bytes()].concat()
     }
+    /// When a local user was a member.
+    pub(crate) fn sight(conversation: &ConversationId, user: &UserId) -> Vec<u8> {
+        [b"g", conversation.as_bytes().as_slice(), user.as_bytes()].concat()
+    }
+    /// Where the policy `history` changes.
+    pub(crate) fn switches(conversation: &ConversationId) -> Vec<u8> {
+        [b"q", conversation.as_bytes().as_slice()].concat()
+    }
     pub(crate) fn identity(user: &UserId) -> Vec<u8> {
         [b"i", user.as_bytes().as_slice()].concat()
     }
@@ -300,25 +310,25 @@ impl Rows {
         get(&self.0, &key::line(conversation, place))
     }
 
-    /// Lines from a place (excluded) on, in one direction.
+    /// Lines within bounds, in one direction.
     pub(crate) fn lines(
         &self,
         conversation: &ConversationId,
-        from: Option<&Place>,
+        (low, high): (Bound<Place>, Bound<Place>),
         direction: Direction,
         limit: usize,
     ) -> Result<Vec<(Place, LineRow)>, ReadError> {
-        let prefix = key::lines(conversation);
-        let start = from.map(|place| key::line(conversation, place));
-        let end = [prefix.as_slice(), &[0xff; 43]].concat();
-        let (low, high) = match (direction, start.as_deref()) {
-            (_, None) => (
-                Bound::Included(prefix.as_slice()),
-                Bound::Included(end.as_slice()),
-            ),
-            (Direction::Forward, Some(from)) => (Bound::Excluded(from), Bound::Included(&*end)),
-            (Direction::Reverse, Some(from)) => (Bound::Included(&*prefix), Bound::Excluded(from)),
+        let all = key::lines(conversation);
+        let end = [all.as_slice(), &[0xff; 43]].concat();
+        let key = |bound: Bound<Place>, otherwise: Vec<u8>| match bound {
+            Bound::Unbounded => Bound::Included(otherwise),
+            bound => bound.map(|place| key::line(conversation, &place)),
         };
+        let (low, high) = (key(low, all), key(high, end));
+        let (low, high) = (
+            low.as_ref().map(Vec::as_slice),
+            high.as_ref().map(Vec::as_slice),
+        );
         let rows = self.0.scan(low, high, direction, limit)?;
         let parsed = rows
             .iter()

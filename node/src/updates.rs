@@ -8,6 +8,7 @@ use std::{
 };
 
 use comity_protocol::{
+    authority::Sight,
     ids::{ConversationId, UserId},
     limits::UPDATE_ITEMS_MAX,
     role::Role,
@@ -128,6 +129,19 @@ impl SessionUpdates {
         Ok(())
     }
 
+    /// A change that is told to all members alike, if it is of what this one sees. What comes behind
+    /// everything shown comes behind whatever made him a member.
+    fn seen(&self, change: &Change) -> Result<Option<Change>, ReadError> {
+        let seen = match change {
+            Change::Appeared { conversation, item } if item.late => {
+                let sight = self.rows.sight(conversation, &self.user)?;
+                sight.sees(item.place)
+            }
+            _ => true,
+        };
+        Ok(seen.then(|| change.clone()))
+    }
+
     fn news(&mut self, news: &News) -> Result<(), ReadError> {
         if news
             .position
@@ -143,7 +157,7 @@ impl SessionUpdates {
             .partition(|live| matches!(live, Live::Summary(_)));
         for live in before.into_iter().chain(news.common.iter()).chain(after) {
             let change = match live {
-                Live::Ready(change) => Some(change.clone()),
+                Live::Ready(change) => self.seen(change)?,
                 Live::Line(conversation, kind, event, place) => {
                     let place = match place {
                         Some(place) => Some(*place),
@@ -155,7 +169,10 @@ impl SessionUpdates {
                         place,
                     });
                     match entry {
-                        Some(entry) => items.change(*conversation, &entry)?,
+                        Some(entry) => {
+                            let sight = self.rows.sight(conversation, &self.user)?;
+                            items.change(*conversation, &entry, &sight)?
+                        }
                         None => None,
                     }
                 }
@@ -252,6 +269,7 @@ struct Cursor {
     /// Say that the reader left at the end.
     left: bool,
     entries: VecDeque<(u64, u16, LogRow)>,
+    sight: Sight,
 }
 
 impl CatchUp {
@@ -295,7 +313,7 @@ impl CatchUp {
                 continue;
             }
             if let Some((_, _, entry)) = cursor.entries.pop_front() {
-                out.extend(items.change(conversation, &entry)?);
+                out.extend(items.change(conversation, &entry, &cursor.sight)?);
             }
             Self::advance(&mut self.heads, rows, cursor, at)?;
         }
@@ -319,6 +337,7 @@ impl CatchUp {
                 announce: (!left && row.since > position).then_some(row.since),
                 left,
                 entries: VecDeque::new(),
+                sight: rows.sight(&conversation, user)?,
             };
             let at = self.conversations.len();
             Self::advance(&mut self.heads, rows, &mut cursor, at)?;

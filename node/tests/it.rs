@@ -15,4 +15,5 @@ mod it {
     mod overload;
     mod restarts;
     mod resume;
+    mod sight;
 }

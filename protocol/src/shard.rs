@@ -12,6 +12,7 @@ mod documents;
 mod open;
 mod peers;
 mod records;
+mod sight;
 #[cfg(test)]
 mod tests;
 mod work;
@@ -318,7 +319,12 @@ impl Shard {
         let mut tips: Vec<_> = open.machine.graph().tips(&origin).collect();
         tips.sort_unstable();
         let ended = left.iter().map(|home| (*home, own_tip)).collect();
-        let bundle = (own.is_some() && !open.peers.is_empty()).then(|| taken.to_bundle());
+        open.note_sights(Some(&commit), &taken.changes);
+        // What not everybody may have is read for each peer by itself.
+        let node = open.machine.graph().ix(&commit);
+        let pushed = own.is_some() && !open.peers.is_empty();
+        let pushed = pushed && node.is_some_and(|node| open.is_for_all(node));
+        let bundle = pushed.then(|| taken.to_bundle());
         let committed = Committed::Commit {
             conversation: id,
             frontier: open.machine.frontier(),

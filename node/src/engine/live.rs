@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use comity_protocol::{
+    authority::Span,
     commit::RootRef,
     conversation::{Changes, RoleChange, Slot as Content, Taken, TakenRecord},
     document::MessageState,
@@ -57,15 +58,21 @@ pub(crate) fn record_of(
             newest,
             ended,
         } => {
-            let record = root_record(conversation, &taken, newest, ended);
+            let record = root_record(conversation, me, &taken, newest, ended);
             let told = announced(conversation, me, &taken.changes, users, Vec::new());
             (record, told)
         }
         What::Commit { taken, tips, ended } => {
-            let record = to_record(conversation, &taken, tips, ended);
+            let record = to_record(conversation, me, &taken, tips, ended);
             (record, announcement(conversation, me, &taken, users))
         }
     }
+}
+
+/// When users at home here were members.
+fn sights(me: &ServerId, changes: &Changes) -> Vec<(UserId, Vec<Span>)> {
+    let local = changes.sights.iter().filter(|sight| sight.home == *me);
+    local.map(|s| (s.user, s.spans.clone())).collect()
 }
 
 const fn member(role: &RoleChange) -> MemberChange {
@@ -110,6 +117,7 @@ fn voided(voided: &[(EventId, &'static str)]) -> Vec<(EventId, String)> {
 /// The record of a root record.
 fn root_record(
     conversation: ConversationId,
+    me: &ServerId,
     taken: &TakenRecord,
     newest: RootRef,
     ended: Vec<(ServerId, Option<u64>)>,
@@ -136,6 +144,8 @@ fn root_record(
         moved: changes.moved.clone(),
         erase: changes.erase.clone(),
         members: changes.roles.iter().map(member).collect(),
+        sights: sights(me, changes),
+        history: changes.history.clone(),
         state: changes.state.clone(),
         ended,
     };
@@ -145,6 +155,7 @@ fn root_record(
 /// The record of a commit.
 fn to_record(
     conversation: ConversationId,
+    me: &ServerId,
     taken: &Taken,
     tips: Vec<comity_protocol::event::Tip>,
     ended: Vec<(ServerId, Option<u64>)>,
@@ -178,6 +189,8 @@ fn to_record(
         moved: changes.moved.clone(),
         erase: changes.erase.clone(),
         members: changes.roles.iter().map(member).collect(),
+        sights: sights(me, changes),
+        history: changes.history.clone(),
         tips,
         state: changes.state.clone(),
         ended,

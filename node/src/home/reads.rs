@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use comity_protocol::{
+    authority::Sight,
     identity::IdentityLog,
     ids::{ConversationId, EventId, UserId},
     limits::PAGE_ITEMS_MAX,
@@ -132,8 +133,11 @@ impl HomeServer {
         self.member_only(&conversation, &who.user)?;
         let rows = self.0.engine.shared.rows.clone();
         let limit = limit.clamp(1, PAGE_ITEMS_MAX) as usize;
-        self.read(move || page(&rows, &conversation, anchor, limit).map(Reply::Page))
-            .await
+        self.read(move || {
+            let sight = rows.sight(&conversation, &who.user)?;
+            page(&rows, &conversation, &sight, anchor, limit).map(Reply::Page)
+        })
+        .await
     }
 
     pub(super) async fn item(
@@ -148,8 +152,9 @@ impl HomeServer {
             let row = rows
                 .event(&event)?
                 .filter(|row| row.conversation == conversation);
-            match row {
-                Some(row) => Items::new(&rows).item_at(&conversation, row.place),
+            let sight = rows.sight(&conversation, &who.user)?;
+            match row.filter(|row| sight.sees(row.place)) {
+                Some(row) => Items::new(&rows).item_at(&conversation, row.place, &sight),
                 None => Ok(None),
             }
         });
@@ -181,7 +186,9 @@ impl HomeServer {
                 let Some(row) = rows.event(&event)? else {
                     continue;
                 };
-                if let Some(item) = items.item_at(&conversation, row.place)? {
+                // How the conversation is now is for every member, whenever it was said.
+                let all = Sight::everything();
+                if let Some(item) = items.item_at(&conversation, row.place, &all)? {
                     bytes += crate::updates::item_size(&item);
                     fields.push(StateField { field, item });
                 }
@@ -319,6 +326,7 @@ impl HomeServer {
 pub(crate) fn page(
     rows: &Rows,
     conversation: &ConversationId,
+    sight: &Sight,
     anchor: Anchor,
     limit: usize,
 ) -> Result<Page, ReadError> {
@@ -328,7 +336,7 @@ pub(crate) fn page(
         Anchor::Before(place) => (Some(place), Direction::Reverse),
         Anchor::After(place) => (Some(place), Direction::Forward),
     };
-    let found = rows.lines(conversation, from.as_ref(), direction, limit + 1)?;
+    let found = rows.seen_lines(conversation, sight, from, direction, limit + 1)?;
     let mut complete = found.len() <= limit;
     let mut items = Items::new(rows);
     let (mut read, mut next, mut bytes) = (Vec::new(), None, 0);
@@ -339,7 +347,7 @@ pub(crate) fn page(
             break;
         }
         next = Some(place);
-        if let Some(item) = items.item(place, &line)? {
+        if let Some(item) = items.item(place, &line, sight)? {
             bytes += crate::updates::item_size(&item);
             read.push(item);
         }

@@ -16,7 +16,7 @@ use comity_protocol::{
     event::{Act, Tip},
     ids::{ConversationId, DeviceKey, EventId, ServerId, UserId},
     role::Role,
-    session::{Anchor, Cursor as Sealed, CursorVerdict, Place},
+    session::{Anchor, Cursor as Sealed, CursorVerdict, Page, Place},
     shard::What,
     time::Timestamp,
 };
@@ -115,6 +115,11 @@ impl Home {
 
     fn conversation(&self) -> ConversationId {
         self.machine.id()
+    }
+
+    fn page(&self, anchor: Anchor, limit: usize) -> Result<Page, ReadError> {
+        let sight = self.rows.sight(&self.conversation(), &self.reader())?;
+        page(&self.rows, &self.conversation(), &sight, anchor, limit)
     }
 
     fn reader(&self) -> UserId {
@@ -275,7 +280,7 @@ impl Reader {
             return Ok(());
         }
         let backwards = matches!(self.anchor, Anchor::Newest | Anchor::Before(_));
-        let mut found = page(&home.rows, &home.conversation(), self.anchor, limit)?;
+        let mut found = home.page(self.anchor, limit)?;
         if backwards {
             found.items.reverse();
         }
@@ -311,7 +316,7 @@ fn all_lines(home: &Home) -> Result<BTreeMap<EventId, Item>, ReadError> {
     let mut lines = BTreeMap::new();
     let mut anchor = Anchor::Oldest;
     loop {
-        let found = page(&home.rows, &home.conversation(), anchor, 500)?;
+        let found = home.page(anchor, 500)?;
         lines.extend(found.items.into_iter().map(|item| (event_of(&item), item)));
         match found.next {
             Some(next) if !found.complete => anchor = Anchor::After(next),

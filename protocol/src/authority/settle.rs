@@ -47,7 +47,7 @@ pub enum RecordOutcome {
         /// Whether it stands; else a twin does.
         stands: bool,
         /// What it brought about.
-        effects: Effects,
+        effects: Box<Effects>,
     },
     /// It was held already.
     Known,
@@ -125,7 +125,7 @@ impl Authority {
         RecordOutcome::Taken {
             node,
             stands,
-            effects: self.effects(graph, node, &pass),
+            effects: Box::new(self.effects(graph, node, &pass)),
         }
     }
 

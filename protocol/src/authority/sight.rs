@@ -1,4 +1,4 @@
-//! Who sees which part of the history. Source: `spec/04-authority.md`, section 7.
+//! Who sees which part of the history. Source: `spec/04-authority.md`, section 10.
 //!
 //! Like verdicts, sight is a function of the set of commits held: memberships begin and end at
 //! places in the order, and so do the values of the policy `history`.
@@ -14,14 +14,18 @@ use super::{
 use crate::{
     event::Field,
     history::{Appearance, Graph},
-    ids::{CommitId, UserId},
+    ids::{CommitId, ServerId, UserId},
     place::Place,
+    role::Role,
     time::Hlc,
 };
 
 /// Changes of the policy `history` that count by themselves; what lies before the newest of them is
 /// as if it were `joined`.
 pub const SWITCHES_MAX: usize = 256;
+
+/// Spans of members that are put together in one go.
+const SPANS_AT_ONCE: usize = 4_096;
 
 /// Before everything.
 const START: Place = Place {
@@ -124,6 +128,20 @@ impl Sight {
         after > 0 && self.0[after - 1].holds(place)
     }
 
+    /// Whether everything from one place to another is seen.
+    #[must_use]
+    pub fn sees_all(&self, first: Place, last: Place) -> bool {
+        self.0
+            .iter()
+            .any(|span| span.holds(first) && span.holds(last))
+    }
+
+    /// Adds what one more member sees.
+    pub fn add(&mut self, span: Span) {
+        self.0.push(span);
+        self.0 = union(std::mem::take(&mut self.0));
+    }
+
     /// What is seen, in the order.
     #[must_use]
     pub fn spans(&self) -> &[Span] {
@@ -159,11 +177,38 @@ impl Authority {
         self.spans_of(graph, *subject)
     }
 
+    /// What the members at a home see together. One that has none any more still gets what is from
+    /// before its last one went: what those who were members there saw.
+    #[must_use]
+    pub fn sight_of_home(&self, graph: &Graph, home: &ServerId) -> Sight {
+        let switches = self.history_switches(graph);
+        if switches.is_empty() || matches!(self.mode, Mode::Direct(_)) {
+            return Sight::everything();
+        }
+        let takes_part = self.takes_part(home);
+        let had = |acts: &[ActIx]| acts.iter().any(|a| self.act(*a).home == Some(*home));
+        let mut spans = Vec::new();
+        for (ix, subject) in (0u32..).zip(&self.subjects).skip(1) {
+            let counts = if takes_part {
+                subject.standing.role > Role::None && subject.standing.homes.contains(home)
+            } else {
+                had(&subject.about) || had(&subject.moves)
+            };
+            if counts {
+                spans.extend(self.spans_of(graph, SubjectIx(ix)));
+                if spans.len() >= SPANS_AT_ONCE {
+                    spans = union(spans);
+                }
+            }
+        }
+        Sight::new(&spans, &switches)
+    }
+
     fn spans_of(&self, graph: &Graph, subject: SubjectIx) -> Vec<Span> {
         let about = self.about(subject);
         let gives = |g: &&ActIx| {
             let grant = self.act(**g);
-            grant.kind != Kind::Leave && grant.role > crate::role::Role::None && self.stands(**g)
+            grant.kind != Kind::Leave && grant.role > Role::None && self.stands(**g)
         };
         let span = |g: &ActIx| {
             let from = self.place_of_act(graph, *g);

@@ -231,7 +231,7 @@ impl Conversation {
                     raw,
                     record,
                     stands,
-                    changes: self.changes(effects, changed, moved).1,
+                    changes: self.changes(*effects, changed, moved).1,
                 })
             }
             other => Err(other),

@@ -21,6 +21,8 @@ pub enum ContentState {
     Gone,
     /// Not here yet; it is being fetched.
     Missing,
+    /// Not for this reader: it is from a time that he does not see.
+    Withheld,
     /// The event carries none.
     None,
 }

@@ -7,6 +7,7 @@ use std::{
 
 use super::{Opening, Output, ReplyTo, work::Waiter};
 use crate::{
+    authority::Sight,
     conversation::{Conversation, Homes, RoleChange},
     ids::{CommitId, EventId, ServerId, UserId},
     link::{Offer, Verdict},
@@ -53,6 +54,8 @@ pub(super) struct Open {
     pub(super) on_arrival: BTreeMap<CommitId, Vec<Ticket>>,
     acked: BTreeMap<ServerId, u64>,
     followed: BTreeMap<u64, Vec<(EventId, UserId)>>,
+    /// What the members at peers see, as far as somebody asked.
+    pub(super) sights: BTreeMap<ServerId, Sight>,
     /// Newest own commit that is durable.
     pub(super) own_tip: Option<u64>,
     /// Where the own chain ended before damage took part of it.
@@ -98,6 +101,7 @@ impl Open {
             on_arrival: BTreeMap::new(),
             acked: BTreeMap::new(),
             followed: BTreeMap::new(),
+            sights: BTreeMap::new(),
             own_tip: None,
             own_end: None,
             used: 0,

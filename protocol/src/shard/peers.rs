@@ -3,11 +3,15 @@
 use super::{Output, Shard, Store, work::Waiter};
 use crate::{
     conversation::{CheckedBundle, Received},
+    history::NodeIx,
     ids::{ConversationId, DeviceKey, ServerId, UserId},
     link::{Bundle, Verdict},
     replication::{ForPeers, Judged, OwnRead, PeerWant, Ticket},
     time::Timestamp,
 };
+
+/// Commits in one answer to a want.
+const SERVED_MAX: usize = 1_024;
 
 impl Shard {
     /// Judges an item of a peer: answered with [`Output::Judged`], and once more if it waited.
@@ -84,14 +88,13 @@ impl Shard {
         let Ok(open) = self.known(id, store) else {
             return Vec::new();
         };
-        let graph = open.machine.graph();
-        let Some(tip) = graph.standing_tip(&me) else {
+        let Some(tip) = open.machine.graph().standing_tip(&me) else {
             return Vec::new();
         };
         let (mut served, mut bytes) = (Vec::new(), 0);
-        let to = open.own_tip.unwrap_or(0);
-        for node in (read.from..=to).map_while(|seq| graph.at_seq(tip, seq)) {
-            let Some(item) = store.bundle(id, &graph.node(node).id(), true) else {
+        for seq in read.from..=open.own_tip.unwrap_or(0) {
+            let node = open.machine.graph().at_seq(tip, seq);
+            let Some(item) = node.and_then(|node| open.given(&read.peer, node, store)) else {
                 break;
             };
             bytes += item.0.size();
@@ -111,21 +114,32 @@ impl Shard {
             return (Vec::new(), None);
         };
         let takes_part = open.peers.contains(peer);
-        let mut members = open.machine.authority().members();
-        let once_did = members.any(|m| m.home == Some(*peer));
+        let once_did = {
+            let mut members = open.machine.authority().members();
+            members.any(|m| m.home == Some(*peer))
+        };
         if !takes_part && !once_did {
             return (Vec::new(), None);
         }
         let graph = open.machine.graph();
+        let nodes = graph.range(&range.home, &range.tip, range.from..=range.to);
+        let nodes: Vec<NodeIx> = nodes.take(SERVED_MAX + 1).collect();
         let (mut served, mut bytes) = (Vec::new(), 0u64);
-        for node in graph.range(&range.home, &range.tip, range.from..=range.to) {
-            let node = graph.node(node);
-            let Some(item) = store.bundle(&range.conversation, &node.id(), takes_part) else {
+        for node in nodes {
+            let at = open.machine.graph().node(node);
+            let (id, seq) = (at.id(), at.seq());
+            let item = if takes_part {
+                open.given(peer, node, store)
+            } else {
+                store.bundle(&range.conversation, &id, false)
+            };
+            let Some(item) = item else {
                 break;
             };
             bytes += item.0.size() as u64;
-            if bytes > want.max_bytes && !served.is_empty() {
-                return (served, Some(node.seq()));
+            let full = bytes > want.max_bytes || served.len() >= SERVED_MAX;
+            if full && !served.is_empty() {
+                return (served, Some(seq));
             }
             served.push(item);
         }

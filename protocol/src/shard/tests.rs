@@ -1,5 +1,7 @@
 //! A shard with a store in memory: what it says, and when.
 
+mod sight;
+
 use std::{cell::RefCell, collections::BTreeMap};
 
 use super::*;
