@@ -1,5 +1,6 @@
 //! The claim `erasure` (P6): what its author deleted is on no server's disk within a minute, also
-//! when an edit of it comes after the deletion.
+//! when an edit of it comes after the deletion; what a moderator deleted is hidden at once, can be
+//! shown again until a checkpoint settles that, and is gone within a minute of it.
 //!
 //! Broken, the servers' stores remove rows and leave the bytes in their files.
 
@@ -7,6 +8,7 @@ mod raw;
 
 use std::time::{Duration, Instant};
 
+use comity_protocol::{event::Field, limits::CHECKPOINT_ACTS};
 use comity_sdk::{Body, Client, Conversation, Draft, EventId, Message, Role, Transport};
 use futures::StreamExt;
 
@@ -21,6 +23,9 @@ use raw::{Seen, Wanted};
 const SERVERS: usize = 3;
 const MESSAGES: u64 = 40;
 const MESSAGES_QUICK: u64 = 12;
+/// Messages that a moderator deletes.
+const MODERATED: u64 = 8;
+const MODERATED_QUICK: u64 = 3;
 /// Messages that nobody deletes, by which the search is known to find.
 const KEPT: u64 = 8;
 /// Characters of a text; one in four is longer, so that it fills pages and blocks.
@@ -48,7 +53,8 @@ impl Claim for Erasure {
 
     fn says(&self) -> &'static str {
         "within a minute of its author's deletion a text and all its edits are in no file of any \
-         server, also when an edit comes after the deletion and servers were down or cut off"
+         server, also when an edit comes after the deletion and servers were down or cut off; \
+         likewise a moderator's deletion, from the checkpoint on that settles it"
     }
 
     fn promise(&self) -> Promise {
@@ -69,8 +75,17 @@ impl Claim for Erasure {
 struct Texts {
     gone: Wanted,
     kept: Wanted,
+    /// Those that a moderator deletes.
+    moderated: Wanted,
     /// How many are to go.
     count: u32,
+}
+
+/// What a moderator deletes.
+#[derive(Default)]
+struct Moderated {
+    messages: Vec<EventId>,
+    texts: Vec<String>,
 }
 
 struct Scene {
@@ -95,10 +110,10 @@ fn text(random: &mut Random, letters: u64) -> String {
 }
 
 async fn run(context: &Context, broken: bool) -> anyhow::Result<Outcome> {
-    let count = if context.quick || broken {
-        MESSAGES_QUICK
+    let (count, moderated_count) = if context.quick || broken {
+        (MESSAGES_QUICK, MODERATED_QUICK)
     } else {
-        MESSAGES
+        (MESSAGES, MODERATED)
     };
     let mut scene = Scene::set(context, broken).await?;
     let messages = scene.talk(count).await?;
@@ -113,9 +128,22 @@ async fn run(context: &Context, broken: bool) -> anyhow::Result<Outcome> {
         scene.tell_left()?;
     }
 
-    // Whole again, everybody reads the same; then what a clean stop and a start write.
+    // Whole again, everybody reads the same.
     scene.network.settled(WHOLE).await?;
-    let shown = scene.shown(&messages).await?;
+    let mut shown = scene.shown(&messages).await?;
+
+    let moderated = scene.moderate(moderated_count).await?;
+    let unsettled = scene.look(|texts| &texts.moderated)?;
+    let unsettled = unsettled.iter().map(|seen| seen.texts.len() as u64);
+    let unsettled = unsettled.sum::<u64>();
+    shown += scene.shown(&moderated.messages).await?;
+    let settled = scene.settle(&moderated).await?;
+    let (seconds_settled, left_settled) = scene.until_gone(settled, broken).await?;
+    if left_settled > left {
+        scene.tell_left()?;
+    }
+
+    // Then what a clean stop and a start write.
     scene.network.stop().await?;
     let stopped = scene.look(|texts| &texts.gone)?;
     for node in &mut scene.network.nodes {
@@ -137,6 +165,17 @@ async fn run(context: &Context, broken: bool) -> anyhow::Result<Outcome> {
         .max("seconds_until_gone", SECONDS_MAX)
         .figure("left_on_disk", left)
         .equals("left_on_disk", 0_u64)
+        .figure("messages_moderated", moderated_count)
+        // Until it is settled a moderator's deletion may fall, and its text be shown again.
+        .figure("held_until_settled", unsettled)
+        .min(
+            "held_until_settled",
+            (moderated.texts.len() * SERVERS) as f64,
+        )
+        .figure("seconds_from_checkpoint", seconds_settled)
+        .max("seconds_from_checkpoint", SECONDS_MAX)
+        .figure("left_after_checkpoint", left_settled)
+        .equals("left_after_checkpoint", 0_u64)
         .figure("left_after_stop", found(&stopped))
         .equals("left_after_stop", 0_u64)
         .figure("left_after_restart", found(&restarted))
@@ -178,7 +217,9 @@ impl Scene {
         }
         let addresses: Vec<String> = readers.iter().map(|r| r.address.clone()).collect();
         let group = author.client.create_group("all", addresses).await?;
-        group.open_door(Role::Member).await?.accepted().await?;
+        let moderator = readers[0].client.user();
+        let grant = group.set_role(moderator, Role::Moderator).await?;
+        grant.accepted().await?;
         network.settled(WHOLE).await?;
         Ok(Self {
             network,
@@ -264,6 +305,59 @@ impl Scene {
         self.network.cut(0, 2, false);
         self.network.cut(1, 2, false);
         Ok(deleted)
+    }
+
+    /// Messages with an edit each, which somebody at another server deletes as a moderator while a
+    /// third one is cut off.
+    async fn moderate(&mut self, count: u64) -> anyhow::Result<Moderated> {
+        let mut moderated = Moderated::default();
+        for n in 0..count {
+            let letters = if n % 4 == 0 { LETTERS_LONG } else { LETTERS };
+            let first = text(&mut self.random, letters);
+            let edited = text(&mut self.random, LETTERS);
+            let sent = self.group.send(first.clone()).await?;
+            sent.accepted().await?;
+            let edit = self.group.edit(sent.event_id(), edited.clone()).await?;
+            edit.accepted().await?;
+            moderated.messages.push(sent.event_id());
+            moderated.texts.extend([first, edited]);
+        }
+        for (number, text) in (0u32..).zip(&moderated.texts) {
+            self.texts.moderated.add(number, text);
+        }
+        self.network.settled(WHOLE).await?;
+        self.network.cut(0, 2, true);
+        self.network.cut(1, 2, true);
+        let group = self.readers[0].client.conversation(self.group.id());
+        for message in &moderated.messages {
+            let delete = group.delete_as_moderator(*message).await?;
+            delete.accepted().await?;
+        }
+        self.network.cut(0, 2, false);
+        self.network.cut(1, 2, false);
+        self.network.settled(WHOLE).await?;
+        Ok(moderated)
+    }
+
+    /// Acts until the next checkpoint is due. Gives the time of the last one, before which it was
+    /// not made.
+    async fn settle(&mut self, moderated: &Moderated) -> anyhow::Result<Instant> {
+        let mut acts = vec![];
+        for _ in 0..CHECKPOINT_ACTS {
+            acts.push(self.group.set_policy(Field::Posting, 2).await?);
+        }
+        let last = acts.pop();
+        for act in acts {
+            act.accepted().await?;
+        }
+        let settled = Instant::now();
+        if let Some(last) = last {
+            last.accepted().await?;
+        }
+        for (number, text) in (self.texts.count..).zip(&moderated.texts) {
+            self.texts.gone.add(number, text);
+        }
+        Ok(settled)
     }
 
     /// Looks until nothing is left. Gives the seconds that took, and how many are left.
