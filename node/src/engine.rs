@@ -19,12 +19,13 @@ use std::{
 
 use comity_protocol::{
     card::CardChain,
+    conversation::RootChange,
     event::{SealedContent, SignedEvent},
     ids::{ConversationId, EventId, PublicKey, ServerId, UserId},
     link::Bundle,
     replication::{NewConversation, OwnRead, PeerWant, RecordsOf, Ticket},
-    root::RawRoot,
-    session::{Accepted, Code, Grantee, WireError},
+    root::{RawRoot, StewardMessage},
+    session::{Accepted, Code, Grantee, NextRoot, WireError},
     signing::SecretKey,
     time::Timestamp,
 };
@@ -63,6 +64,22 @@ pub(crate) enum Command {
     Records(RecordsOf, Vec<RawRoot>),
     /// Root records from a number on that a peer wants.
     ServeRecords(RecordsOf, u64),
+    /// What a peer says about the next root record of a conversation.
+    Steward(RecordsOf, Box<StewardMessage>),
+    /// The next root record as the owner wants it, for his device to sign.
+    NextRoot {
+        conversation: ConversationId,
+        asker: UserId,
+        change: RootChange,
+        reply: Reply<NextRoot>,
+    },
+    /// What his device signed.
+    SignRoot {
+        conversation: ConversationId,
+        asker: UserId,
+        root: RawRoot,
+        reply: Reply<NextRoot>,
+    },
     /// A peer stored the own chain up to here.
     Acked {
         conversation: ConversationId,
@@ -202,10 +219,13 @@ impl Engine {
         for index in 0..shards.max(1) {
             let (commands, inbox) = mpsc::unbounded_channel();
             let waiting = Arc::new(AtomicU64::new(0));
+            let mut seed = [0; 32];
+            getrandom::fill(&mut seed)?;
             let shard = shard::ShardState::new(
                 Arc::clone(&shared),
                 commands.downgrade(),
                 Arc::clone(&waiting),
+                seed,
             );
             let thread = std::thread::Builder::new()
                 .name(format!("shard-{index}"))

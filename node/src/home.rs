@@ -10,6 +10,7 @@ use std::{
 };
 
 use comity_protocol::{
+    conversation::RootChange,
     ids::{Blob, UserId},
     session::{
         Code, CursorState, CursorVerdict, Hello, Reply, Request, Welcome, WireError,
@@ -138,6 +139,17 @@ impl HomeServer {
                 conversation,
                 event,
             } => self.delivery(who, conversation, event).await,
+            Request::NextRoot {
+                conversation,
+                owner,
+                stewards,
+            } => {
+                let change = RootChange { owner, stewards };
+                self.next_root(who, conversation, change).await
+            }
+            Request::SignRoot { conversation, root } => {
+                self.sign_root(who, conversation, root).await
+            }
             Request::Begin { .. } | Request::Hello(_) | Request::Ping => {
                 Err(WireError::new(Code::Malformed, "not in an open session"))
             }

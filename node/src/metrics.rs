@@ -79,6 +79,12 @@ pub(crate) fn text(engine: &Engine) -> String {
         "99th percentile of recent log syncs.",
         number(stats.sync_p99_us) / 1e6,
     );
+    metric(
+        "twin_records",
+        "gauge",
+        "Pairs of root records on one: stewards signed both.",
+        number(shared.rows.twins().map_or(0, |twins| twins.len() as u64)),
+    );
     let peers = shared.replication.peers();
     let _ = writeln!(
         out,

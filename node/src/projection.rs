@@ -16,8 +16,8 @@ use comity_storage::{ContentAt, Direction, Projection, RecordView, Tx};
 use crate::{
     records::{
         self, AccountRecord, CommitRecord, ConversationRecord, EventEntry, IdentityRecord, Marks,
-        MemberChange, OutboxRecord, RootRecord, SUMMARY_FIELDS, Slot, TokenRecord,
-        UnreadableRecord, kind,
+        MemberChange, OutboxRecord, RootRecord, SUMMARY_FIELDS, Slot, StewardRecord, TokenRecord,
+        UnreachedRecord, UnreadableRecord, kind,
     },
     rows::{
         ConversationRow, EventRow, LineRow, LogKind, LogRow, MemberRow, UserRow, key, parse, value,
@@ -54,6 +54,12 @@ impl Projection for HomeProjection {
                 for (conversation, seq) in &outbox.acked {
                     tx.put(&key::outbox(&outbox.peer, conversation), &value(seq));
                 }
+            }),
+            kind::STEWARD => records::read(number, record.body).map(|of: StewardRecord| {
+                tx.put(&key::steward(&of.conversation), &value(&of.steward));
+            }),
+            kind::UNREACHED => records::read(number, record.body).map(|of: UnreachedRecord| {
+                tx.put(&key::unreached(&of.peer), &value(&of.ms));
             }),
             other => {
                 tracing::error!(
@@ -217,6 +223,9 @@ impl HomeProjection {
                 %conversation,
                 "what a root record builds on is damaged: it is asked of peers again"
             );
+        }
+        if let Some(twins) = &record.twins {
+            tx.put(&key::twins_of(&conversation, twins.n), &value(twins));
         }
         let log = ChangeLog {
             conversation,

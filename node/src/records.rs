@@ -12,7 +12,7 @@ use comity_protocol::{
     ids::{Blob, CommitId, ConversationId, EventId, RootId, ServerId, UserId},
     link::Offer,
     role::Role,
-    root::RawRoot,
+    root::{RawRoot, Steward},
     session::Place,
     time::Timestamp,
 };
@@ -35,6 +35,10 @@ pub(crate) mod kind {
     pub(crate) const OUTBOX: u8 = 6;
     /// A [`super::RootRecord`].
     pub(crate) const ROOT: u8 = 7;
+    /// A [`super::StewardRecord`].
+    pub(crate) const STEWARD: u8 = 8;
+    /// An [`super::UnreachedRecord`].
+    pub(crate) const UNREACHED: u8 = 9;
 }
 
 /// State fields that a list of conversations shows.
@@ -187,6 +191,9 @@ pub(crate) struct RootRecord {
     pub(crate) frontier: Vec<CommitId>,
     /// The newest record that stands with it.
     pub(crate) newest: RootRef,
+    /// Two records of its number on one before, of which it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) twins: Option<TwinsRow>,
     pub(crate) at: Timestamp,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) marks: Vec<(EventId, Marks)>,
@@ -208,6 +215,33 @@ pub(crate) struct RootRecord {
     pub(crate) state: Vec<(String, Option<EventId>)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) ended: Vec<(ServerId, Option<u64>)>,
+}
+
+/// Proof against the stewards that signed two records on one.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TwinsRow {
+    pub(crate) n: u64,
+    pub(crate) stands: RootId,
+    pub(crate) loses: RootId,
+    pub(crate) signed_both: Vec<ServerId>,
+}
+
+/// What this home promised and signed for the next root record of a conversation, as it is now.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StewardRecord {
+    pub(crate) conversation: ConversationId,
+    pub(crate) steward: Steward,
+}
+
+/// For how long this server has tried in vain to reach another, in milliseconds. Written lazily: a
+/// lower count only means that it waits longer.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UnreachedRecord {
+    pub(crate) peer: ServerId,
+    pub(crate) ms: u64,
 }
 
 /// A user's identity log as it is now, whole.

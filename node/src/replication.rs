@@ -8,9 +8,12 @@ mod peer;
 
 pub(crate) use driver::{Driver, PeerState};
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use comity_protocol::{
@@ -43,13 +46,18 @@ pub(crate) struct Replication {
     events: mpsc::UnboundedSender<Event>,
     waiting: Arc<AtomicUsize>,
     states: Arc<Mutex<Vec<PeerState>>>,
+    unreached: Unreached,
 }
+
+/// For how long each peer was tried in vain, in milliseconds, as of the last look.
+type Unreached = Arc<Mutex<BTreeMap<ServerId, u64>>>;
 
 /// The driver's end.
 pub(crate) struct Inbox {
     pub(crate) events: mpsc::UnboundedReceiver<Event>,
     waiting: Arc<AtomicUsize>,
     states: Arc<Mutex<Vec<PeerState>>>,
+    unreached: Unreached,
 }
 
 /// Both ends.
@@ -57,10 +65,12 @@ pub(crate) fn channel() -> (Replication, Inbox) {
     let (sender, events) = mpsc::unbounded_channel();
     let waiting = Arc::new(AtomicUsize::new(0));
     let states = Arc::new(Mutex::default());
+    let unreached = Unreached::default();
     let replication = Replication {
         events: sender,
         waiting: Arc::clone(&waiting),
         states: Arc::clone(&states),
+        unreached: Arc::clone(&unreached),
     };
     (
         replication,
@@ -68,6 +78,7 @@ pub(crate) fn channel() -> (Replication, Inbox) {
             events,
             waiting,
             states,
+            unreached,
         },
     )
 }
@@ -106,6 +117,16 @@ impl Replication {
         answer.await.ok().flatten()
     }
 
+    /// For how many milliseconds this server tried in vain to reach another; 0 for one that is no
+    /// peer.
+    pub(crate) fn unreached_ms(&self, server: &ServerId) -> u64 {
+        let unreached = self
+            .unreached
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        unreached.get(server).copied().unwrap_or(0)
+    }
+
     /// How the peers are.
     pub(crate) fn peers(&self) -> Vec<PeerState> {
         self.states
@@ -123,6 +144,13 @@ impl Inbox {
     /// Whether nothing that became durable still waits to be told.
     fn told_of_all(&self) -> bool {
         self.waiting.load(Ordering::Acquire) == 0
+    }
+
+    fn publish_unreached(&self, unreached: BTreeMap<ServerId, u64>) {
+        *self
+            .unreached
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = unreached;
     }
 
     fn publish(&self, states: Vec<PeerState>) {

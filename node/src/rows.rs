@@ -10,17 +10,20 @@ use comity_protocol::{
     ids::{Blob, CommitId, ConversationId, DeviceKey, EventId, Nonce, RootId, ServerId, UserId},
     link::Offer,
     role::Role,
+    root::Steward,
     session::Place,
     time::Timestamp,
 };
 use comity_storage::{ContentAt, Direction, ReadError, Reader};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::records::{AccountRecord, Marks, Slot, TokenRecord};
+use crate::records::{AccountRecord, Marks, Slot, TokenRecord, TwinsRow};
 
 mod sight;
 
 const VALUE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Twin root records that operators are told of; one is alarming.
+const TWINS_MAX: usize = 1_000;
 
 /// A conversation.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -148,6 +151,17 @@ pub(crate) mod key {
     pub(crate) fn newest_root(conversation: &ConversationId) -> Vec<u8> {
         [b"r", conversation.as_bytes().as_slice()].concat()
     }
+    /// What this home did as a steward.
+    pub(crate) fn steward(conversation: &ConversationId) -> Vec<u8> {
+        [b"p", conversation.as_bytes().as_slice()].concat()
+    }
+    /// Twin root records, by number.
+    pub(crate) fn twins_of(conversation: &ConversationId, n: u64) -> Vec<u8> {
+        [b"z", conversation.as_bytes().as_slice(), &n.to_be_bytes()].concat()
+    }
+    pub(crate) fn unreached(peer: &ServerId) -> Vec<u8> {
+        [b"w", peer.as_bytes().as_slice()].concat()
+    }
     pub(crate) fn own_end(conversation: &ConversationId) -> Vec<u8> {
         [b"y", conversation.as_bytes().as_slice()].concat()
     }
@@ -249,6 +263,32 @@ impl Rows {
         conversation: &ConversationId,
     ) -> Result<Option<RootRef>, ReadError> {
         get(&self.0, &key::newest_root(conversation))
+    }
+
+    /// What this home promised and signed for the next root record.
+    pub(crate) fn steward(
+        &self,
+        conversation: &ConversationId,
+    ) -> Result<Option<Steward>, ReadError> {
+        get(&self.0, &key::steward(conversation))
+    }
+
+    /// Twin root records of all conversations.
+    pub(crate) fn twins(&self) -> Result<Vec<(ConversationId, TwinsRow)>, ReadError> {
+        let rows = self.0.scan_prefix(b"z", Direction::Forward, TWINS_MAX)?;
+        let parsed = rows.iter().filter_map(|(key, bytes)| {
+            Some((ConversationId::from_bytes(id_at(key, 1)?), parse(bytes)?))
+        });
+        Ok(parsed.collect())
+    }
+
+    /// For how long each peer was not reached when that was last stored, in milliseconds.
+    pub(crate) fn unreached(&self) -> Result<Vec<(ServerId, u64)>, ReadError> {
+        let rows = self.0.scan_prefix(b"w", Direction::Forward, usize::MAX)?;
+        let parsed = rows
+            .iter()
+            .filter_map(|(key, bytes)| Some((ServerId::from_bytes(id_at(key, 1)?), parse(bytes)?)));
+        Ok(parsed.collect())
     }
 
     /// Every conversation there is.
@@ -483,3 +523,6 @@ impl Rows {
         get(&self.0, &key::outbox(peer, conversation))
     }
 }
+
+#[cfg(test)]
+mod tests;

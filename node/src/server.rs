@@ -138,6 +138,8 @@ pub struct Status {
     pub taken: u64,
     /// Conversations known.
     pub conversations: u64,
+    /// Twin root records, each proof against the stewards that signed both.
+    pub twins: Vec<serde_json::Value>,
     /// Peers.
     pub peers: Vec<serde_json::Value>,
     /// How the store came up.
@@ -466,6 +468,21 @@ impl View {
                 .rows
                 .conversations()
                 .map_or(0, |all| all.len() as u64),
+            twins: shared
+                .rows
+                .twins()
+                .unwrap_or_default()
+                .into_iter()
+                .map(|(conversation, twins)| {
+                    serde_json::json!({
+                        "conversation": conversation,
+                        "n": twins.n,
+                        "stands": twins.stands,
+                        "loses": twins.loses,
+                        "signed_both": twins.signed_both,
+                    })
+                })
+                .collect(),
             peers: shared.replication.peers().into_iter().map(json).collect(),
             opened: self.opened.clone(),
         }

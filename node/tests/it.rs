@@ -16,4 +16,5 @@ mod it {
     mod restarts;
     mod resume;
     mod sight;
+    mod stewards;
 }

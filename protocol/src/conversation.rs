@@ -9,13 +9,15 @@ mod again;
 mod bundle;
 mod documents;
 mod local;
+mod proposals;
 mod records;
 mod taken;
 mod waiting;
 
 pub use bundle::{BundleError, CheckedBundle, CheckedEvent, Slot};
 pub use local::Refusal;
-pub use records::{ReceivedRecord, RecordKeys, TakenRecord};
+pub use proposals::{NotSigned, RootChange};
+pub use records::{ProvenTwins, ReceivedRecord, RecordKeys, TakenRecord};
 pub use taken::{Changes, Homes, RoleChange, SightChange, Taken, TakenEvent};
 
 use std::collections::{BTreeSet, VecDeque};

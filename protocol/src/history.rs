@@ -17,8 +17,8 @@ pub use fork::Fork;
 pub use frontier::Span;
 pub(crate) use graph::Past;
 pub use graph::{Graph, Inserted, Node};
-pub(crate) use records::NoGround;
 pub use records::Twins;
+pub(crate) use records::{Ground, NoGround};
 
 /// A commit's place in one [`Graph`]; means nothing in another. Dependencies have smaller ones.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]

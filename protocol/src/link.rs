@@ -18,7 +18,7 @@ pub use frame::{
     encode_frame,
 };
 pub use io::{Input, Output, World};
-pub use machine::{Link, RECORDS_MAX};
+pub use machine::{Link, RECORDS_MAX, STEWARDING_MAX};
 pub use outbox::Progress;
 
 /// Version of the link protocol.

@@ -10,6 +10,7 @@ mod io;
 mod lookups;
 mod offers;
 mod turn;
+mod unreached;
 
 pub use io::{
     Committed, Directory, ForPeers, Input, Judged, Note, Output, OwnRead, PeerWant, RecordsNeed,
@@ -31,6 +32,7 @@ use crate::{
 use frontiers::Frontiers;
 use lookups::Lookups;
 use turn::Turn;
+use unreached::Unreached;
 
 /// Conversations that are being made known at once.
 const OFFERS_MAX: usize = 1_024;
@@ -44,6 +46,7 @@ pub struct Peer {
     /// Positions that moved since they were last stored.
     moved: BTreeMap<ConversationId, u64>,
     refused_items: u64,
+    unreached: Unreached,
 }
 
 impl Peer {
@@ -80,6 +83,7 @@ impl Replication {
             taking: BTreeMap::new(),
             moved: BTreeMap::new(),
             refused_items: 0,
+            unreached: Unreached::default(),
         };
         let others = peers.into_iter().filter(|peer| *peer != me);
         Self {
@@ -133,6 +137,21 @@ impl Replication {
                 .handle(Timestamp(0), input, &self.frontiers, &mut out);
             debug_assert!(out.is_empty(), "a link that is down said {out:?}");
         }
+    }
+
+    /// Reads back for how long a peer had not been reached when that was last stored.
+    pub fn restore_unreached(&mut self, peer: &ServerId, ms: u64) {
+        if let Some(peer) = self.peers.get_mut(peer) {
+            peer.unreached = Unreached::restored(ms);
+        }
+    }
+
+    /// For how many milliseconds this server has tried in vain to reach a peer: never more than
+    /// since it last did. 0 for one that is no peer.
+    #[must_use]
+    pub fn unreached_ms(&self, peer: &ServerId) -> u64 {
+        let peer = self.peers.get(peer);
+        peer.map_or(0, |peer| peer.unreached.ms())
     }
 
     /// A peer, by its id.
@@ -195,6 +214,10 @@ impl Replication {
                 turn.link(want.peer, input);
             }
             Input::RecordsTaken(of, need) => turn.records_taken(of, need),
+            Input::Say(peer, conversation, message) => {
+                turn.link(peer, link::Input::Say(conversation, message));
+            }
+            Input::Heard(of, need) => turn.heard(of, need),
             Input::ServedRecords(of, records) => {
                 let input = link::Input::ServedRecords {
                     session: of.session,

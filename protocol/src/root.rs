@@ -2,10 +2,12 @@
 //! Source: `spec/04-authority.md`, section 6.
 
 mod digest;
+mod proposer;
 mod record;
 mod steward;
 
 pub use digest::{MemberLeaf, Members, Proof};
+pub use proposer::{Heard, Proposer, StewardMessage};
 pub use record::{Made, NotVerified, SignedRoot};
 pub use steward::{Ballot, Choice, Declined, Note, Promise, Proposal, Signed, Steward};
 

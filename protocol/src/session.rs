@@ -17,8 +17,8 @@ pub use cursor::{CursorState, CursorVerdict};
 pub use error::{Code, WireError};
 pub use reconnect::Backoff;
 pub use request::{
-    Accepted, Anchor, Challenge, ClientFrame, Cursor, Grantee, Hello, LookedUp, Member, Page,
-    Reply, Request, ServerFrame, StateField, Welcome, session_message,
+    Accepted, Anchor, Challenge, ClientFrame, Cursor, Grantee, Hello, LookedUp, Member, NextRoot,
+    Page, Reply, Request, ServerFrame, StateField, Welcome, session_message,
 };
 pub use update::{Change, ContentState, Edited, Item, Reaction, Summary};
 

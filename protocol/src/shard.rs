@@ -8,20 +8,24 @@
 
 mod again;
 mod ask;
+mod ballots;
 mod documents;
 mod open;
 mod peers;
 mod records;
+mod seed;
 mod sight;
+mod stewards;
 #[cfg(test)]
 mod tests;
 mod work;
 
+pub use ballots::{BALLOTS_MAX, OwnerAsks};
 pub use open::Stored;
 pub use work::{Done, Opening, Output, ReplyTo, Submission, Submitted, What, first_answer};
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -30,14 +34,16 @@ use crate::{
     event::{SealedContent, SignedEvent},
     ids::{CommitId, ConversationId, DeviceKey, PublicKey, ServerId, UserId},
     link::{Offer, Verdict},
-    replication::{Committed, ForPeers, NewConversation},
+    replication::{Committed, ForPeers, NewConversation, RecordsNeed},
     role::Role,
-    session::{Accepted, Code, Place, WireError},
+    root::StewardMessage,
+    session::{Accepted, Code, NextRoot, Place, WireError},
     signing::SecretKey,
     time::Timestamp,
 };
 
 use open::Open;
+use seed::Seed;
 use work::{Waiter, Work};
 
 /// Calls of [`Shard::release`] between two in which identity logs are asked for again.
@@ -71,6 +77,9 @@ pub trait Store {
     fn home_key(&self, user: &UserId) -> Option<SecretKey>;
     /// The key of an origin's epoch, from its card.
     fn key_of(&self, origin: &ServerId, epoch: u64) -> Option<PublicKey>;
+    /// For how many milliseconds this server tried in vain to reach another, never more than since
+    /// it last did; 0 for one that it does not try to reach.
+    fn unreached_ms(&self, server: &ServerId) -> u64;
     /// Why nothing can be stored now, if so. Known before a machine takes in what it would have to
     /// give up again, and be read back for.
     fn cannot_store(&self) -> Option<WireError>;
@@ -104,6 +113,13 @@ pub struct Shard {
     counts: Counts,
     /// Of all open conversations, roughly.
     document_bytes: usize,
+    seed: Seed,
+    /// Conversations whose next root record is being made.
+    balloting: BTreeSet<ConversationId>,
+    /// Of these, those in which a record was taken meanwhile.
+    overtaken: Vec<ConversationId>,
+    /// What this home as a steward answered itself.
+    words: VecDeque<(ConversationId, StewardMessage)>,
 }
 
 fn not_found() -> WireError {
@@ -111,9 +127,10 @@ fn not_found() -> WireError {
 }
 
 impl Shard {
-    /// No conversation is open. `epoch` and `key` are those of the home's chains.
+    /// No conversation is open. `epoch` and `key` are those of the home's chains; `seed` is random
+    /// and was never used before.
     #[must_use]
-    pub const fn new(me: ServerId, epoch: u64, key: SecretKey) -> Self {
+    pub const fn new(me: ServerId, epoch: u64, key: SecretKey, seed: [u8; 32]) -> Self {
         Self {
             me,
             epoch,
@@ -130,13 +147,20 @@ impl Shard {
                 refused: 0,
             },
             document_bytes: 0,
+            seed: Seed::new(seed),
+            balloting: BTreeSet::new(),
+            overtaken: Vec::new(),
+            words: VecDeque::new(),
         }
     }
 
     /// Nothing is on its way to the disk, and nothing waits to be.
     #[must_use]
     pub fn is_at_rest(&self) -> bool {
-        self.on_the_way.is_empty() && self.dirty.is_empty()
+        self.on_the_way.is_empty()
+            && self.dirty.is_empty()
+            && self.words.is_empty()
+            && self.overtaken.is_empty()
     }
 
     /// Counts since the last call.
@@ -280,15 +304,16 @@ impl Shard {
             id,
             what,
             Arc::new(locals),
-            committed,
+            Some(committed),
             Work::Conversation,
             out,
         );
     }
 
-    /// Makes commits of what waits. To be called when a few inputs were handled, so that whatever
-    /// came meanwhile shares them.
+    /// Makes commits of what waits, and goes on with root records. To be called when a few inputs
+    /// were handled, so that whatever came meanwhile shares them.
     pub fn commit(&mut self, now: Timestamp, store: &dyn Store, out: &mut Vec<Output>) {
+        self.go_on(now, store, out);
         for id in std::mem::take(&mut self.dirty) {
             if self.commit_again(now, id, store, out) {
                 continue;
@@ -351,7 +376,7 @@ impl Shard {
             tips,
             ended,
         };
-        self.submit(id, what, users, committed, work, out);
+        self.submit(id, what, users, Some(committed), work, out);
         self.bound_documents(id);
     }
 
@@ -360,7 +385,7 @@ impl Shard {
         conversation: ConversationId,
         what: What,
         users: Arc<Vec<UserId>>,
-        committed: Committed,
+        committed: Option<Committed>,
         work: Work,
         out: &mut Vec<Output>,
     ) {
@@ -389,6 +414,10 @@ impl Shard {
                 self.on_the_way.remove(&id);
             }
         }
+        if let Work::Steward { asks, .. } = &done.work {
+            let heard = |of| Output::Heard(of, RecordsNeed::default());
+            out.extend(asks.of.map(heard));
+        }
         // A conversation that was given up and read back knows nothing of what was before.
         let open = self.open.get_mut(&id);
         let Some(open) = open.filter(|open| open.opening == done.opening) else {
@@ -402,7 +431,16 @@ impl Shard {
                 let replies = open.creating.take().unwrap_or_default();
                 out.extend(replies.into_iter().map(|to| Output::Created(to, Ok(()))));
             }
-            Work::Record(_) => {}
+            Work::Record(record) => {
+                open.recording.remove(&record);
+                for (_, reply) in open.owed.extract_if(.., |(owed, _)| *owed == record) {
+                    out.push(Output::NextRoot(reply, Ok(NextRoot::Stands(record))));
+                }
+            }
+            Work::Steward { asks, answer } => {
+                open.stewarding -= 1;
+                self.say(id, asks.by, *answer, out);
+            }
             Work::Commit {
                 commit,
                 own,
@@ -442,6 +480,11 @@ impl Shard {
         }
         for sender in std::mem::take(&mut open.senders).into_values().flatten() {
             out.push(Output::Accepted(sender, Err(error.clone())));
+        }
+        let mut owed: Vec<_> = open.owed.iter().map(|(_, reply)| *reply).collect();
+        owed.extend(open.ballot.as_mut().and_then(|ballot| ballot.reply()));
+        for reply in owed {
+            out.push(Output::NextRoot(reply, Err(error.clone())));
         }
         for waiter in std::mem::take(&mut open.on_disk).into_values().flatten() {
             out.push(waiter.answer(Verdict::Refused(error.code)));

@@ -299,7 +299,10 @@ pub(super) fn status(dir: &Path, status: &Status) -> anyhow::Result<ExitCode> {
     let found = asked(&config, &AdminRequest::Status)?;
     let no_peers = Vec::new();
     let peers = found["peers"].as_array().unwrap_or(&no_peers);
+    let no_twins = Vec::new();
+    let twins = found["twins"].as_array().unwrap_or(&no_twins);
     let healthy = found["storage"] == "ok"
+        && twins.is_empty()
         && peers
             .iter()
             .all(|peer| peer["connected"].as_bool().unwrap_or(false));
@@ -319,6 +322,14 @@ pub(super) fn status(dir: &Path, status: &Status) -> anyhow::Result<ExitCode> {
             "  accepted  {} of {} events taken since the start",
             found["accepted"], found["taken"]
         );
+        for pair in twins {
+            println!(
+                "  TWINS     record {} of {}: signed twice by {}",
+                pair["n"],
+                text(pair, "conversation"),
+                pair["signed_both"]
+            );
+        }
         for peer in peers {
             let state = if peer["connected"].as_bool().unwrap_or(false) {
                 "up"

@@ -19,7 +19,7 @@ use crate::{
     hub::Live,
     records::{
         CommitRecord, ConversationRecord, EventEntry, Marks, MemberChange, RootRecord,
-        SUMMARY_FIELDS, Slot, kind, record,
+        SUMMARY_FIELDS, Slot, StewardRecord, TwinsRow, kind, record,
     },
     rows::LogKind,
 };
@@ -53,12 +53,41 @@ pub(crate) fn record_of(
             };
             (record(kind::CONVERSATION, &body, Vec::new()), told)
         }
+        What::Steward(steward) => {
+            let body = StewardRecord {
+                conversation,
+                steward: *steward,
+            };
+            let told = Announcement {
+                common: Arc::default(),
+                own: BTreeMap::new(),
+                users,
+            };
+            (record(kind::STEWARD, &body, Vec::new()), told)
+        }
         What::Record {
             taken,
             newest,
+            twins,
             ended,
         } => {
-            let record = root_record(conversation, me, &taken, newest, ended);
+            let twins = twins.map(|proof| TwinsRow {
+                n: proof.twins.n,
+                stands: proof.twins.stands,
+                loses: proof.twins.loses,
+                signed_both: proof.signed_both,
+            });
+            if let Some(twins) = &twins {
+                tracing::error!(
+                    %conversation,
+                    n = twins.n,
+                    stands = %twins.stands,
+                    loses = %twins.loses,
+                    signed_both = ?twins.signed_both,
+                    "two root records follow one: stewards that signed both lied or lost their log"
+                );
+            }
+            let record = root_record(conversation, me, &taken, newest, twins, ended);
             let told = announced(conversation, me, &taken.changes, users, Vec::new());
             (record, told)
         }
@@ -120,6 +149,7 @@ fn root_record(
     me: &ServerId,
     taken: &TakenRecord,
     newest: RootRef,
+    twins: Option<TwinsRow>,
     ended: Vec<(ServerId, Option<u64>)>,
 ) -> Record {
     let changes = &taken.changes;
@@ -137,6 +167,7 @@ fn root_record(
             .map(|tip| tip.id)
             .collect(),
         newest,
+        twins,
         at: super::now(),
         marks: marks(&changes.touched),
         void: voided(&changes.voided),

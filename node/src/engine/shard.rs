@@ -10,10 +10,10 @@ use std::{
 
 use comity_protocol::{
     event::{SealedContent, SignedEvent},
-    ids::Nonce,
+    ids::{ConversationId, UserId},
     replication::Input,
-    session::{Accepted, Change, WireError},
-    shard::{Opening, Output, ReplyTo, Shard, Submission},
+    session::{Accepted, Change, NextRoot, WireError},
+    shard::{Opening, Output, OwnerAsks, ReplyTo, Shard, Submission},
 };
 use comity_storage::{Durable, SubmitError};
 use tokio::sync::{mpsc, oneshot};
@@ -43,6 +43,7 @@ pub(super) struct ShardState {
     out: Vec<Output>,
     senders: BTreeMap<ReplyTo, Sender>,
     creators: BTreeMap<ReplyTo, Reply<()>>,
+    owners: BTreeMap<ReplyTo, Reply<NextRoot>>,
     replies: u64,
     /// Openings with submissions on their way, and how many.
     openings: BTreeMap<Opening, (Broken, usize)>,
@@ -54,15 +55,17 @@ impl ShardState {
         shared: Arc<Shared>,
         commands: mpsc::WeakUnboundedSender<Command>,
         waiting: Arc<AtomicU64>,
+        seed: [u8; 32],
     ) -> Self {
         Self {
-            machine: Shard::new(shared.me, shared.epoch, shared.key.clone()),
+            machine: Shard::new(shared.me, shared.epoch, shared.key.clone(), seed),
             shared,
             commands,
             waiting,
             out: Vec::new(),
             senders: BTreeMap::new(),
             creators: BTreeMap::new(),
+            owners: BTreeMap::new(),
             replies: 0,
             openings: BTreeMap::new(),
             drains: Vec::new(),
@@ -150,6 +153,30 @@ impl ShardState {
                 self.machine
                     .records(now(), of, records, store, &mut self.out);
             }
+            Command::Steward(of, message) => {
+                self.machine
+                    .steward(now(), of, *message, store, &mut self.out);
+            }
+            Command::NextRoot {
+                conversation,
+                asker,
+                change,
+                reply,
+            } => {
+                let asks = self.owner_asks(conversation, asker, reply);
+                self.machine
+                    .next_root(now(), asks, change, store, &mut self.out);
+            }
+            Command::SignRoot {
+                conversation,
+                asker,
+                root,
+                reply,
+            } => {
+                let asks = self.owner_asks(conversation, asker, reply);
+                self.machine
+                    .sign_root(now(), asks, root, store, &mut self.out);
+            }
             Command::ServeRecords(of, from) => {
                 let records = self.machine.serve_records(&of, from, store);
                 self.answer(Input::ServedRecords(of, records));
@@ -159,11 +186,7 @@ impl ShardState {
             }
             Command::Tick => {
                 self.machine.release(now(), store, &mut self.out);
-                let mut nonce = [0; 16];
-                if getrandom::fill(&mut nonce).is_ok() {
-                    let nonce = Nonce::from_bytes(nonce);
-                    self.machine.checkpoint(now(), nonce, store, &mut self.out);
-                }
+                self.machine.tend(now(), store, &mut self.out);
             }
             Command::Durable(done) => self.durable(*done),
             Command::Drain(done) => self.drains.push(done),
@@ -174,6 +197,21 @@ impl ShardState {
     const fn next_reply(&mut self) -> ReplyTo {
         self.replies += 1;
         ReplyTo(self.replies)
+    }
+
+    fn owner_asks(
+        &mut self,
+        conversation: ConversationId,
+        asker: UserId,
+        reply: Reply<NextRoot>,
+    ) -> OwnerAsks {
+        let to = self.next_reply();
+        self.owners.insert(to, reply);
+        OwnerAsks {
+            conversation,
+            asker,
+            reply: to,
+        }
     }
 
     fn answer(&self, input: Input) {
@@ -214,6 +252,15 @@ impl ShardState {
                 }
                 Output::Judged(ticket, judged) => self.answer(Input::Judged(ticket, judged)),
                 Output::RecordsTaken(of, need) => self.answer(Input::RecordsTaken(of, need)),
+                Output::Heard(of, need) => self.answer(Input::Heard(of, need)),
+                Output::Say(to, conversation, message) => {
+                    self.answer(Input::Say(to, conversation, message));
+                }
+                Output::NextRoot(to, result) => {
+                    if let Some(reply) = self.owners.remove(&to) {
+                        let _ = reply.send(result);
+                    }
+                }
                 Output::Delivery {
                     conversation,
                     author,
@@ -275,7 +322,9 @@ impl ShardState {
                         &told.common,
                         &told.own,
                     );
-                    shared.replication.committed(committed);
+                    if let Some(committed) = committed {
+                        shared.replication.committed(committed);
+                    }
                     Ok(())
                 }
                 Err(error) => {

@@ -59,6 +59,10 @@ impl Store for Shared {
         Self::key_of(self, origin, epoch)
     }
 
+    fn unreached_ms(&self, server: &ServerId) -> u64 {
+        self.replication.unreached_ms(server)
+    }
+
     fn cannot_store(&self) -> Option<WireError> {
         Self::cannot_store(self)
     }
@@ -89,6 +93,7 @@ fn stored(shared: &Shared, id: &ConversationId) -> Result<Option<Stored>, ReadEr
         members,
         acked,
         own_end,
+        steward: rows.steward(id)?,
     }))
 }
 

@@ -306,10 +306,12 @@ fn status(code: Code) -> StatusCode {
         Code::Unauthenticated | Code::InvalidToken | Code::WrongSignature | Code::UnknownDevice => {
             StatusCode::UNAUTHORIZED
         }
-        Code::NotAllowed | Code::NotMember | Code::ForeignAuthor => StatusCode::FORBIDDEN,
+        Code::NotAllowed | Code::NotMember | Code::NotOwner | Code::ForeignAuthor => {
+            StatusCode::FORBIDDEN
+        }
         Code::NotFound => StatusCode::NOT_FOUND,
         Code::Silent => StatusCode::REQUEST_TIMEOUT,
-        Code::Conflict | Code::HandleConfusable => StatusCode::CONFLICT,
+        Code::Conflict | Code::HandleConfusable | Code::Overtaken => StatusCode::CONFLICT,
         Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         Code::Busy | Code::ReadOnly | Code::DiskFull | Code::Stopping | Code::TooSlow => {

@@ -36,7 +36,7 @@ impl Transport {
     }
 }
 
-const KINDS: [&str; 15] = [
+const KINDS: [&str; 17] = [
     "begin",
     "hello",
     "ping",
@@ -52,6 +52,8 @@ const KINDS: [&str; 15] = [
     "grantee",
     "delivery",
     "state",
+    "next_root",
+    "sign_root",
 ];
 
 const fn kind(request: &Request) -> usize {
@@ -71,6 +73,8 @@ const fn kind(request: &Request) -> usize {
         Request::Grantee { .. } => 12,
         Request::Delivery { .. } => 13,
         Request::State { .. } => 14,
+        Request::NextRoot { .. } => 15,
+        Request::SignRoot { .. } => 16,
     }
 }
 

@@ -1,14 +1,14 @@
 //! What changes something: sending, creating, opening.
 
 use comity_protocol::{
-    conversation::RoleChange,
+    conversation::{RoleChange, RootChange},
     encoding::DecodeError,
     event::{EventError, RawEvent, SealedContent, SignedEvent},
-    ids::{Blob, UserId},
-    limits::{CONTENT_BYTES_MAX, EVENT_BYTES_MAX},
+    ids::{Blob, ConversationId, UserId},
+    limits::{CONTENT_BYTES_MAX, EVENT_BYTES_MAX, ROOT_BYTES_MAX},
     replication::NewConversation,
     role::Role,
-    root::{Genesis, RawRoot, direct_conversation},
+    root::{Genesis, RawRoot, RootSignature, RootSigner, direct_conversation},
     session::{Code, Reply, WireError},
     shard::first_answer,
 };
@@ -183,7 +183,7 @@ impl HomeServer {
 
     async fn summary(
         &self,
-        conversation: comity_protocol::ids::ConversationId,
+        conversation: ConversationId,
         user: UserId,
     ) -> Result<Reply, WireError> {
         let rows = self.0.engine.shared.rows.clone();
@@ -191,5 +191,56 @@ impl HomeServer {
             .await?
             .map(|summary| Reply::Conversation(Box::new(summary)))
             .ok_or_else(|| not_found("conversation"))
+    }
+}
+
+impl HomeServer {
+    /// The next root record as its owner wants it, for his device to sign.
+    pub(super) async fn next_root(
+        &self,
+        who: Who,
+        conversation: ConversationId,
+        change: RootChange,
+    ) -> Result<Reply, WireError> {
+        let command = |reply| Command::NextRoot {
+            conversation,
+            asker: who.user,
+            change,
+            reply,
+        };
+        self.0
+            .engine
+            .ask(&conversation, command)
+            .await
+            .map(Reply::NextRoot)
+    }
+
+    /// Has the stewards sign what the device of this session signed.
+    pub(super) async fn sign_root(
+        &self,
+        who: Who,
+        conversation: ConversationId,
+        root: RawRoot,
+    ) -> Result<Reply, WireError> {
+        let by = |signature: &RootSignature| signature.by == RootSigner::Device(who.device);
+        if root.root.0.len() > ROOT_BYTES_MAX {
+            let (len, max) = (root.root.0.len(), ROOT_BYTES_MAX);
+            return Err(decode_error(&DecodeError::TooLarge { len, max }));
+        }
+        if root.signatures.len() != 1 || !root.signatures.iter().all(by) {
+            let text = "signed by another device than this session's";
+            return Err(WireError::new(Code::UnknownDevice, text));
+        }
+        let command = |reply| Command::SignRoot {
+            conversation,
+            asker: who.user,
+            root,
+            reply,
+        };
+        self.0
+            .engine
+            .ask(&conversation, command)
+            .await
+            .map(Reply::NextRoot)
     }
 }

@@ -21,7 +21,7 @@ use super::{Event, Inbox, peer::Peer};
 use crate::{
     engine::{Command, Engine, now},
     identities,
-    records::{OutboxRecord, kind, record},
+    records::{OutboxRecord, UnreachedRecord, kind, record},
 };
 
 /// Time between looks at what is due.
@@ -141,6 +141,9 @@ impl Driver {
             if let Some(root) = rows.newest_root(&conversation)? {
                 self.machine.restore_root(conversation, root);
             }
+        }
+        for (peer, ms) in rows.unreached()? {
+            self.machine.restore_unreached(&peer, ms);
         }
         // Those whose last member is gone may not have heard of it yet.
         for (conversation, peer, until) in rows.ended()? {
@@ -291,6 +294,9 @@ impl Driver {
     fn tick(&mut self) {
         let random = (0..self.peers.len()).map(|_| self.random()).collect();
         self.input(Input::Tick { random });
+        let unreached = |server: &ServerId| (*server, self.machine.unreached_ms(server));
+        self.inbox
+            .publish_unreached(self.peers.keys().map(unreached).collect());
         let as_of_ms = now().0;
         // What was committed and not told to the machines yet is not settled.
         let told = self.inbox.told_of_all();
@@ -361,6 +367,13 @@ impl Driver {
         storage.submit(vec![record], Box::new(|_| {}));
     }
 
+    /// Writes for how long a peer was tried in vain; nobody waits for it.
+    fn store_unreached(&self, peer: ServerId, ms: u64) {
+        let record = record(kind::UNREACHED, &UnreachedRecord { peer, ms }, Vec::new());
+        let storage = &self.engine.shared.storage;
+        storage.submit(vec![record], Box::new(|_| {}));
+    }
+
     fn send(&mut self, server: ServerId, channel: FrameChannel, bytes: Vec<u8>) {
         let Some(peer) = self.peers.get_mut(&server) else {
             return;
@@ -400,6 +413,10 @@ impl Driver {
                 let command = Command::ServeRecords(of, from);
                 self.engine.link_command(&of.conversation, command);
             }
+            Output::Steward(of, message) => {
+                let command = Command::Steward(of, message);
+                self.engine.link_command(&of.conversation, command);
+            }
             Output::Create(new) => {
                 let (conversation, reply) = (new.conversation(), None);
                 let command = Command::Create { new, reply };
@@ -418,6 +435,7 @@ impl Driver {
                 self.engine.link_command(&conversation, command);
             }
             Output::Positions(peer, acked) => self.store_positions(peer, acked),
+            Output::Unreached(peer, ms) => self.store_unreached(peer, ms),
             Output::Answered(request, log) => {
                 if let Some(reply) = self.requests.remove(&request) {
                     let _ = reply.send(log);

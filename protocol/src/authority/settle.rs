@@ -18,7 +18,7 @@ use super::{
 use crate::{
     commit::RootRef,
     event::Tip,
-    history::{Graph, NoGround, NodeIx, Past},
+    history::{Graph, Ground, NoGround, NodeIx, Past},
     ids::{CommitId, Digest, RootId, ServerId},
     limits::AUTHORITY_TIPS_MAX,
     root::{Made, MemberLeaf, Members, Root, SignedRoot},
@@ -66,35 +66,11 @@ impl Authority {
     /// Takes a root record whose signatures were checked. That its device or home key is the
     /// previous owner's is for the caller to have asked of his identity log.
     pub fn insert_record(&mut self, graph: &mut Graph, record: &SignedRoot) -> RecordOutcome {
-        if !matches!(self.mode, Mode::Group(_)) {
-            return RecordOutcome::Refused("a direct conversation has no root records");
-        }
-        let ground = match graph.ground(record) {
-            Ok(ground) => ground,
-            Err(NoGround::Missing { record, commits }) => {
-                return RecordOutcome::Missing { record, commits };
-            }
-            Err(NoGround::Invalid(invalid)) => return RecordOutcome::Refused(invalid.code()),
-            Err(NoGround::Held) => return RecordOutcome::Known,
+        let (ground, view) = match self.examine(graph, record) {
+            Ok(examined) => examined,
+            Err(outcome) => return outcome,
         };
         let past = ground.past.clone();
-        // A verdict that is kept for ever is not made of less than everything.
-        let absent = |ix: &EntryIx| self.entries[ix.0 as usize].kind == Kind::Absent;
-        let unheld = self.entries_within(graph, &past).into_iter().filter(absent);
-        let unheld: BTreeSet<_> = unheld
-            .map(|ix| graph.node(self.entries[ix.0 as usize].node).id())
-            .collect();
-        if !unheld.is_empty() {
-            return RecordOutcome::Missing {
-                record: None,
-                commits: unheld.into_iter().collect(),
-            };
-        }
-        let before = record.root().prev.and_then(|id| graph.record(&id));
-        let (_, view) = self.view(graph, &past, before);
-        if let Err(why) = view.allows(graph, before, record) {
-            return RecordOutcome::Refused(why);
-        }
         let Some(node) = graph.insert_record(record, ground) else {
             return RecordOutcome::Refused("one more twin of proven twins");
         };
@@ -129,6 +105,72 @@ impl Authority {
         }
     }
 
+    /// Whether [`Self::insert_record`] would take a record, and whether it has seen the commits of
+    /// `seen`, as far as they are held.
+    ///
+    /// # Errors
+    ///
+    /// Why not, as that says.
+    pub fn would_take(
+        &self,
+        graph: &Graph,
+        record: &SignedRoot,
+        seen: &[Tip],
+    ) -> Result<bool, RecordOutcome> {
+        let (ground, _) = self.examine(graph, record)?;
+        let within = |tip: &Tip| {
+            graph.ix(&tip.id).is_none_or(|ix| {
+                let node = graph.node(ix);
+                Graph::past_holds(&ground.past, node.branch(), node.short_seq())
+            })
+        };
+        Ok(seen.iter().all(within))
+    }
+
+    /// What a record builds on, and the verdicts that follow from that alone.
+    fn examine(&self, graph: &Graph, record: &SignedRoot) -> Result<(Ground, Self), RecordOutcome> {
+        if !matches!(self.mode, Mode::Group(_)) {
+            let why = "a direct conversation has no root records";
+            return Err(RecordOutcome::Refused(why));
+        }
+        let ground = graph.ground(record).map_err(|none| match none {
+            NoGround::Missing { record, commits } => RecordOutcome::Missing { record, commits },
+            NoGround::Invalid(invalid) => RecordOutcome::Refused(invalid.code()),
+            NoGround::Held => RecordOutcome::Known,
+        })?;
+        // A verdict that is kept for ever is not made of less than everything.
+        let commits = self.unheld_within(graph, &ground.past);
+        if !commits.is_empty() {
+            let record = None;
+            return Err(RecordOutcome::Missing { record, commits });
+        }
+        let before = record.root().prev.and_then(|id| graph.record(&id));
+        let (_, view) = self.view(graph, &ground.past, before);
+        match view.allows(graph, before, record) {
+            Ok(()) => Ok((ground, view)),
+            Err(why) => Err(RecordOutcome::Refused(why)),
+        }
+    }
+
+    /// Commits below a frontier whose events are not held; it is held itself.
+    #[must_use]
+    pub fn unheld_below(&self, graph: &Graph, frontier: &[Tip]) -> Vec<CommitId> {
+        let links: Vec<NodeIx> = frontier
+            .iter()
+            .filter_map(|tip| graph.ix(&tip.id))
+            .collect();
+        self.unheld_within(graph, &graph.hypothetical_past(None, &links))
+    }
+
+    fn unheld_within(&self, graph: &Graph, past: &Past) -> Vec<CommitId> {
+        let absent = |ix: &EntryIx| self.entries[ix.0 as usize].kind == Kind::Absent;
+        let unheld = self.entries_within(graph, past).into_iter().filter(absent);
+        let unheld: BTreeSet<_> = unheld
+            .map(|ix| graph.node(self.entries[ix.0 as usize].node).id())
+            .collect();
+        unheld.into_iter().collect()
+    }
+
     /// The newest record that stands.
     #[must_use]
     pub fn newest_record(&self, graph: &Graph) -> Option<RootRef> {
@@ -159,7 +201,40 @@ impl Authority {
     #[must_use]
     pub fn frontier_for_record(&self, graph: &Graph, now: Timestamp) -> Vec<Tip> {
         let newest = |home: ServerId| graph.newest_nameable(graph.standing_tip(&home)?, now);
-        let mut nodes: Vec<NodeIx> = graph.homes().filter_map(newest).collect();
+        Self::frontier_of(graph, graph.homes().filter_map(newest).collect())
+    }
+
+    /// The same with what others named for it as well; the commits that are not held, if any.
+    ///
+    /// # Errors
+    ///
+    /// Those of `seen` that are not held.
+    pub fn frontier_with(
+        &self,
+        graph: &Graph,
+        now: Timestamp,
+        seen: &[Tip],
+    ) -> Result<Vec<Tip>, Vec<Tip>> {
+        let lacking: Vec<Tip> = seen
+            .iter()
+            .filter(|tip| graph.ix(&tip.id).is_none())
+            .copied()
+            .collect();
+        if !lacking.is_empty() {
+            return Err(lacking);
+        }
+        let own = self.frontier_for_record(graph, now);
+        let all = own.iter().chain(seen).filter_map(|tip| graph.ix(&tip.id));
+        let all: BTreeSet<NodeIx> = all.collect();
+        let later = |x: &NodeIx| {
+            let mut others = all.iter();
+            others.any(|y| graph.home(*x) == graph.home(*y) && graph.in_past(*x, *y))
+        };
+        let ends = all.iter().filter(|x| !later(x)).copied();
+        Ok(Self::frontier_of(graph, ends.collect()))
+    }
+
+    fn frontier_of(graph: &Graph, mut nodes: Vec<NodeIx>) -> Vec<Tip> {
         if nodes.len() > AUTHORITY_TIPS_MAX {
             // Those that others have seen come in with these.
             let seen = |x: &NodeIx| nodes.iter().any(|y| graph.in_past(*x, *y));

@@ -8,6 +8,7 @@ use crate::{
     authority::RecordOutcome,
     commit::RootRef,
     event::Tip,
+    history::Twins,
     ids::{CommitId, Nonce, PublicKey, RootId, ServerId, UserId},
     limits::{BRANCHES_MAX, CHECKPOINT_ACTS, CHECKPOINT_MS},
     link::Range,
@@ -50,6 +51,15 @@ pub struct TakenRecord {
     pub changes: Changes,
 }
 
+/// Two records on one: proof against the stewards that signed both.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ProvenTwins {
+    /// Both.
+    pub twins: Twins,
+    /// Whom it is proof against: one at least, if both were signed by majorities.
+    pub signed_both: Vec<ServerId>,
+}
+
 /// What became of a root record.
 #[derive(Debug)]
 pub enum ReceivedRecord {
@@ -82,7 +92,7 @@ pub(super) struct Records {
 
 impl Conversation {
     /// The record that this one is to follow, if it is held.
-    fn record_before(&self, id: &RootId) -> Option<Root> {
+    pub(super) fn record_before(&self, id: &RootId) -> Option<Root> {
         self.held_record(id).cloned()
     }
 
@@ -94,11 +104,39 @@ impl Conversation {
         }
     }
 
+    /// What the newest record that stands says, if this is a group.
+    pub(super) fn newest_root(&self) -> Option<&Root> {
+        let newest = self.authority.newest_record(&self.graph)?;
+        self.held_record(&newest.id)
+    }
+
     /// The newest record that stands, if this is a group.
     #[must_use]
     pub fn newest_record(&self) -> Option<(RootRef, Root)> {
         let newest = self.authority.newest_record(&self.graph)?;
         Some((newest, self.record_before(&newest.id)?))
+    }
+
+    /// Whether a held record has a twin.
+    #[must_use]
+    pub fn twins_of(&self, record: &RootRef) -> Option<ProvenTwins> {
+        let twins = self.graph.twins().into_iter().find(|twins| {
+            twins.n == record.n && [twins.stands, twins.loses].contains(&record.id)
+        })?;
+        let signers = |id: &RootId| {
+            let held = self.records.held.get(id);
+            let signatures = held.map(|held| &held.raw().signatures[..]);
+            let steward = |signature: &RootSignature| match signature.by {
+                RootSigner::Steward { server, .. } => Some(server),
+                _ => None,
+            };
+            let signed = signatures.unwrap_or_default().iter();
+            signed.filter_map(steward).collect::<Vec<_>>()
+        };
+        let others = signers(&twins.loses);
+        let mut signed_both = signers(&twins.stands);
+        signed_both.retain(|server| others.contains(server));
+        Some(ProvenTwins { twins, signed_both })
     }
 
     /// Held records from number `from` on, dependencies first: for peers that lack them.
@@ -205,7 +243,7 @@ impl Conversation {
         self.records.waiting.insert(id, (raw, root));
     }
 
-    fn ranges_of(&self, frontier: &[Tip], missing: &[CommitId]) -> Vec<Range> {
+    pub(super) fn ranges_of(&self, frontier: &[Tip], missing: &[CommitId]) -> Vec<Range> {
         let lacking = frontier.iter().filter(|tip| missing.contains(&tip.id));
         lacking.map(|tip| self.range_to(tip)).collect()
     }
@@ -259,15 +297,14 @@ impl Conversation {
         }
     }
 
-    /// Whether this home is to make a checkpoint: it is the owner's and the only steward, there were
-    /// acts since the last, and they are many or it is a day.
+    /// Whether this home is to make a checkpoint: it is the owner's, there were acts since the last,
+    /// and they are many or it is a day.
     #[must_use]
     pub fn checkpoint_due(&self, now: Timestamp) -> bool {
-        let newest = self.authority.newest_record(&self.graph);
-        let Some(root) = newest.and_then(|newest| self.held_record(&newest.id)) else {
+        let Some(root) = self.newest_root() else {
             return false;
         };
-        if root.home != self.me || root.stewards != [self.me] {
+        if root.home != self.me {
             return false;
         }
         let acts = self.authority.unsettled_acts();
@@ -323,8 +360,8 @@ impl Conversation {
                 signature: home_key.sign(Domain::Root, id.as_bytes()),
             }],
         };
-        let whole = self.sign_alone(root.n, &made, (epoch, key))?;
-        let (_, before) = self.newest_record()?;
+        let (newest, before) = self.newest_record()?;
+        let whole = self.sign_alone(now, newest, &made, (epoch, key))?;
         let signed = SignedRoot::from_trusted(whole, &before).ok()?;
         self.take_record(signed).ok()
     }
@@ -333,21 +370,19 @@ impl Conversation {
     /// durable with the record itself, before anybody is told of it.
     fn sign_alone(
         &self,
-        n: u64,
+        now: Timestamp,
+        before: RootRef,
         made: &RawRoot,
         (epoch, key): (u64, &SecretKey),
     ) -> Option<RawRoot> {
-        let ballot = Ballot {
-            round: 1,
-            by: self.me,
-        };
-        let mut steward = Steward::after(n - 1);
-        let mut proposal = Proposal::new(n, ballot, vec![self.me]);
-        let promise = steward.prepare(n, ballot, Vec::new()).ok()?;
+        let ballot = Ballot::new(now, 0, self.me, None);
+        let mut steward = Steward::after(before);
+        let mut proposal = Proposal::new(before, ballot, vec![self.me]);
+        let promise = steward.prepare(now, &before, ballot, Vec::new).ok()?;
         proposal.promised(self.me, promise)?;
         proposal.propose(made.clone());
         let note = steward
-            .propose(n, ballot, made, (epoch, key), |_, _| Ok(()))
+            .propose(&before, ballot, made, (epoch, key), |_, _| Ok(()))
             .ok()?;
         let own = |_: &ServerId, _| Some(key.public());
         proposal.noted(self.me, note, own).ok()?

@@ -8,7 +8,7 @@ use crate::{
     event::{RawEvent, Tip},
     ids::{Blob, CommitId, ConversationId, Nonce, ServerId, UserId},
     limits::LINK_FRAME_BYTES_MAX,
-    root::RawRoot,
+    root::{RawRoot, StewardMessage},
     session::Code,
 };
 
@@ -160,6 +160,13 @@ pub enum Frame {
         conversation: ConversationId,
         /// At most 64.
         records: Vec<RawRoot>,
+    },
+    /// About the next root record.
+    Steward {
+        /// Of which conversation.
+        conversation: ConversationId,
+        /// A question to a steward, or its answer.
+        message: Box<StewardMessage>,
     },
     /// Identity logs that the items behind it need.
     Identities {

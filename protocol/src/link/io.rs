@@ -8,7 +8,7 @@ use crate::{
     commit::RootRef,
     event::Tip,
     ids::{ConversationId, Nonce, UserId},
-    root::RawRoot,
+    root::{RawRoot, StewardMessage},
     session::Code,
 };
 
@@ -79,6 +79,13 @@ pub enum Input {
         conversation: ConversationId,
         /// Each after the one it follows.
         records: Vec<RawRoot>,
+    },
+    /// Say this about the next root record; nothing if the peer cannot hear it now.
+    Say(ConversationId, Box<StewardMessage>),
+    /// What one [`Output::Steward`] said was taken in.
+    Heard {
+        /// As in the output.
+        session: u64,
     },
     /// Everything of one [`Output::Records`] was judged.
     RecordsTaken {
@@ -188,6 +195,15 @@ pub enum Output {
         conversation: ConversationId,
         /// The records.
         records: Vec<RawRoot>,
+    },
+    /// Hear what the peer says about the next root record, then answer with [`Input::Heard`].
+    Steward {
+        /// To be given back.
+        session: u64,
+        /// Where.
+        conversation: ConversationId,
+        /// What it says.
+        message: Box<StewardMessage>,
     },
     /// Take in identity logs.
     Identities(Vec<Identity>),

@@ -25,6 +25,9 @@ const LOGS_MAX: usize = 64;
 pub const RECORDS_MAX: usize = 64;
 /// Frames of root records of one peer that are judged at once.
 const RECORDING_MAX: usize = 16;
+/// Words about next root records of one peer that are taken in at once. Beyond it they are lost, as
+/// any may be: who asked asks again.
+pub const STEWARDING_MAX: usize = 64;
 /// Users whose identity log this peer was given; beyond it the set starts anew.
 const INTRODUCED_MAX: usize = 100_000;
 /// Bytes read from the own chain at once.
@@ -61,6 +64,8 @@ pub struct Link {
     serving: usize,
     /// Frames of root records that are being judged.
     recording: usize,
+    /// Words about next root records that are taken in.
+    stewarding: usize,
     fetcher: Fetcher,
     introduced: BTreeSet<UserId>,
     lookups: BTreeMap<u64, Query>,
@@ -89,6 +94,7 @@ impl Link {
             judging_bytes: 0,
             serving: 0,
             recording: 0,
+            stewarding: 0,
             fetcher: Fetcher::default(),
             introduced: BTreeSet::new(),
             lookups: BTreeMap::new(),
@@ -199,6 +205,18 @@ impl Link {
                 };
                 out.push(Output::Send(FrameChannel::Bulk, frame));
             }
+            Input::Say(conversation, message) => {
+                if self.is_open() && self.takes_records(&conversation) {
+                    let frame = Frame::Steward {
+                        conversation,
+                        message,
+                    };
+                    out.push(Output::Send(FrameChannel::Live, frame));
+                }
+            }
+            Input::Heard { session } if session == self.session => {
+                self.stewarding = self.stewarding.saturating_sub(1);
+            }
             Input::RecordsTaken { session } if session == self.session => {
                 self.recording = self.recording.saturating_sub(1);
             }
@@ -256,6 +274,7 @@ impl Link {
             | Input::Served { .. }
             | Input::ServedRecords { .. }
             | Input::RecordsTaken { .. }
+            | Input::Heard { .. }
             | Input::Resolved { .. } => {}
         }
         self.pump(now, out);
@@ -275,6 +294,7 @@ impl Link {
         self.judging_bytes = 0;
         self.serving = 0;
         self.recording = 0;
+        self.stewarding = 0;
         self.fetcher.reset();
         self.introduced.clear();
         self.outboxes.values_mut().for_each(Outbox::reset);
@@ -390,6 +410,19 @@ impl Link {
                     conversation,
                     records,
                 });
+            }
+            Frame::Steward {
+                conversation,
+                message,
+            } => {
+                if self.stewarding < STEWARDING_MAX && self.takes_records(&conversation) {
+                    self.stewarding += 1;
+                    out.push(Output::Steward {
+                        session: self.session,
+                        conversation,
+                        message,
+                    });
+                }
             }
             Frame::Have { id, bundles, next } => {
                 if self

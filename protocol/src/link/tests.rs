@@ -7,7 +7,7 @@ use crate::{
     commit::{AuthorityChange, Commit, RootRef, UnverifiedCommit},
     event::Tip,
     ids::{Blob, ConversationId, EventId, Nonce, RootId, ServerId, UserId},
-    root::RawRoot,
+    root::{Ballot, RawRoot, StewardMessage},
     session::Code,
     signing::SecretKey,
     time::{Hlc, Timestamp},
@@ -682,6 +682,51 @@ fn records_beyond_what_is_judged_at_once_close_the_link() {
     }
     let outputs: Vec<_> = (0..17).map(|_| closes(&b.input(records(1)))).collect();
     assert_eq!(outputs.iter().filter(|closed| **closed).count(), 1);
+}
+
+#[test]
+fn words_about_the_next_record_are_said_and_heard_where_the_peer_takes_part_and_bounded() {
+    let (mut a, mut b) = pair();
+    connect(&mut a, &mut b, None);
+    let other = ConversationId::from_bytes([99; 32]);
+    let message = || {
+        Box::new(StewardMessage::Prepare {
+            before: record(0, 1),
+            ballot: Ballot {
+                round: 1,
+                by: ServerId::from_bytes([1; 32]),
+            },
+        })
+    };
+    let said = |outputs: Vec<Output>| {
+        let steward = |o: &&Output| matches!(o, Output::Send(_, Frame::Steward { .. }));
+        outputs.iter().filter(steward).count()
+    };
+    for host in [&mut a, &mut b] {
+        host.input(Input::TakesPart(C, None));
+    }
+    assert_eq!(said(a.input(Input::Say(C, message()))), 1);
+    assert_eq!(said(a.input(Input::Say(other, message()))), 0);
+    let word = |conversation| {
+        Input::Frame(Frame::Steward {
+            conversation,
+            message: message(),
+        })
+    };
+    let heard = |outputs: Vec<Output>| {
+        assert!(!outputs.iter().any(|o| matches!(o, Output::Close(_))));
+        let steward = |o: &&Output| matches!(o, Output::Steward { .. });
+        outputs.iter().filter(steward).count()
+    };
+    assert_eq!(heard(b.input(word(other))), 0, "it takes no part there");
+    let all: usize = (0..100).map(|_| heard(b.input(word(C)))).sum();
+    assert_eq!(all, STEWARDING_MAX, "the others are lost, as any may be");
+    b.input(Input::Heard { session: 1 });
+    assert_eq!(heard(b.input(word(C))), 1);
+    a.input(Input::LeftAt(C, None));
+    assert_eq!(said(a.input(Input::Say(C, message()))), 0);
+    a.input(Input::Down);
+    assert_eq!(said(a.input(Input::Say(C, message()))), 0);
 }
 
 #[test]

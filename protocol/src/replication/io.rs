@@ -9,7 +9,7 @@ use crate::{
     identity::{IdentityError, IdentityLog},
     ids::{ConversationId, Nonce, ServerId, UserId},
     link::{Bundle, Frame, FrameChannel, Offer, Query, Range, Verdict},
-    root::RawRoot,
+    root::{RawRoot, StewardMessage},
     session::Code,
 };
 
@@ -158,7 +158,7 @@ pub struct PeerWant {
     pub max_bytes: u64,
 }
 
-/// Root records of a peer that are being judged.
+/// Root records of a peer that are being judged, or what it says about the next one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct RecordsOf {
     /// The peer.
@@ -212,6 +212,10 @@ pub enum Input {
     Served(PeerWant, Vec<ForPeers>, Option<u64>),
     /// Answer to [`Output::Records`].
     RecordsTaken(RecordsOf, RecordsNeed),
+    /// Say this to a peer about the next root record; lost if it cannot hear it now.
+    Say(ServerId, ConversationId, Box<StewardMessage>),
+    /// Answer to [`Output::Steward`].
+    Heard(RecordsOf, RecordsNeed),
     /// Answer to [`Output::ServeRecords`].
     ServedRecords(RecordsOf, Vec<RawRoot>),
     /// Somebody here wants to know about a user, of one server or of all that are linked.
@@ -252,6 +256,9 @@ pub enum Output {
     Serve(PeerWant),
     /// Have root records judged by their conversation; answer with [`Input::RecordsTaken`].
     Records(RecordsOf, Vec<RawRoot>),
+    /// Have a conversation hear what the peer says about its next root record; answer with
+    /// [`Input::Heard`].
+    Steward(RecordsOf, Box<StewardMessage>),
     /// Serve root records from this number on if the peer may have them; answer with
     /// [`Input::ServedRecords`].
     ServeRecords(RecordsOf, u64),
@@ -268,6 +275,8 @@ pub enum Output {
     },
     /// Positions of a peer that moved: store them, without haste.
     Positions(ServerId, Vec<(ConversationId, u64)>),
+    /// For how many milliseconds this server has tried in vain to reach a peer: store it.
+    Unreached(ServerId, u64),
     /// Answer to an [`Input::Lookup`].
     Answered(u64, Option<Arc<IdentityLog>>),
     /// For the operator.

@@ -115,6 +115,14 @@ impl Turn<'_> {
                 let of = records_of(session, conversation);
                 self.out.push(Output::Records(of, records));
             }
+            link::Output::Steward {
+                session,
+                conversation,
+                message,
+            } => {
+                let of = records_of(session, conversation);
+                self.out.push(Output::Steward(of, message));
+            }
             link::Output::Identities(logs) => {
                 for log in &logs {
                     self.learn(server, log);
@@ -208,11 +216,21 @@ impl Turn<'_> {
     }
 
     pub(super) fn records_taken(&mut self, of: RecordsOf, need: RecordsNeed) {
+        self.record_needs(&of, need);
+        let session = of.session;
+        self.link(of.peer, link::Input::RecordsTaken { session });
+    }
+
+    pub(super) fn heard(&mut self, of: RecordsOf, need: RecordsNeed) {
+        self.record_needs(&of, need);
+        let session = of.session;
+        self.link(of.peer, link::Input::Heard { session });
+    }
+
+    fn record_needs(&mut self, of: &RecordsOf, need: RecordsNeed) {
         let RecordsOf {
-            peer,
-            session,
-            conversation,
-        } = of;
+            peer, conversation, ..
+        } = *of;
         self.needs(peer, need.users, need.missing);
         if let Some(from) = need.from {
             self.link(peer, link::Input::LacksRecords(conversation, from));
@@ -220,7 +238,6 @@ impl Turn<'_> {
         for _ in 0..need.refused {
             self.count_refused(&peer);
         }
-        self.link(peer, link::Input::RecordsTaken { session });
     }
 
     fn took(&mut self, server: ServerId, session: u64, id: u64) {
@@ -356,6 +373,9 @@ impl Turn<'_> {
             self.link(server, link::Input::Tick { random });
         }
         for (server, peer) in &mut self.machine.peers {
+            let unreached = peer.unreached.look(self.now, peer.link.is_open());
+            self.out
+                .extend(unreached.map(|ms| Output::Unreached(*server, ms)));
             if !peer.moved.is_empty() {
                 let moved = std::mem::take(&mut peer.moved).into_iter().collect();
                 self.out.push(Output::Positions(*server, moved));

@@ -69,6 +69,9 @@ impl SignedRoot {
         }
         let id = root_id(&raw.root.0);
         let made = made_by(&raw.signatures, &root, before)?;
+        if signed_by_few(&raw.signatures, before) {
+            return Err(DecodeError::Invalid("no majority of the stewards before").into());
+        }
         let Some(ballot) = raw.ballot else {
             return Err(DecodeError::Invalid("no ballot").into());
         };
@@ -83,6 +86,40 @@ impl SignedRoot {
                 }
             };
             checked.map_err(RootError::from)?;
+        }
+        Ok(Self {
+            id,
+            root,
+            raw,
+            made,
+        })
+    }
+
+    /// Checks what a steward is asked to sign: a record that follows `before`, whose id is
+    /// `before_id`, with its maker's signature and none of a steward.
+    ///
+    /// # Errors
+    ///
+    /// [`RootError`].
+    pub fn proposed(raw: RawRoot, before_id: &RootId, before: &Root) -> Result<Self, RootError> {
+        let root = Self::decode(&raw)?;
+        if root.prev != Some(*before_id) || root.n != before.n + 1 {
+            return Err(DecodeError::Invalid("does not follow the record before").into());
+        }
+        if raw.ballot.is_some() || raw.signatures.len() > 1 {
+            return Err(DecodeError::Invalid("a proposal is signed by its maker alone").into());
+        }
+        let id = root_id(&raw.root.0);
+        let made = made_by(&raw.signatures, &root, before)?;
+        for RootSignature { by, signature } in &raw.signatures {
+            match by {
+                RootSigner::Device(key) | RootSigner::Home(key) => {
+                    signing::verify(key, Domain::Root, id.as_bytes(), signature)?;
+                }
+                RootSigner::Steward { .. } => {
+                    return Err(DecodeError::Invalid("signed by a steward already").into());
+                }
+            }
         }
         Ok(Self {
             id,
@@ -187,7 +224,15 @@ impl SignedRoot {
     }
 }
 
-/// Who made a record, if the right ones signed.
+/// Whether no majority of the stewards signed; each signed once, see [`made_by`].
+fn signed_by_few(signatures: &[RootSignature], before: &Root) -> bool {
+    let notes = signatures
+        .iter()
+        .filter(|signature| matches!(signature.by, RootSigner::Steward { .. }));
+    notes.count() <= before.stewards.len() / 2
+}
+
+/// Who made a record, if it is one that its maker may make.
 fn made_by(signatures: &[RootSignature], root: &Root, before: &Root) -> Result<Made, DecodeError> {
     let mut stewards = Vec::new();
     let mut maker = None;
@@ -208,9 +253,6 @@ fn made_by(signatures: &[RootSignature], root: &Root, before: &Root) -> Result<M
             }
         }
     }
-    if stewards.len() <= before.stewards.len() / 2 {
-        return Err(DecodeError::Invalid("no majority of the stewards before"));
-    }
     let same_stewards = root.stewards == before.stewards;
     let same_owner = root.owner == before.owner && root.home == before.home;
     match maker {
@@ -229,6 +271,7 @@ fn made_by(signatures: &[RootSignature], root: &Root, before: &Root) -> Result<M
 mod tests {
     use super::*;
     use crate::{
+        commit::RootRef,
         event::Tip,
         ids::{CommitId, Digest, Nonce, Signature, UserId},
         root::{Ballot, Steward},
@@ -306,14 +349,19 @@ mod tests {
     };
 
     fn note(id: &RootId, root: &Root, n: u8) -> Signature {
-        let mut steward = Steward::after(root.n - 1);
-        steward.prepare(root.n, BALLOT, vec![]).unwrap();
+        let before = RootRef {
+            n: root.n - 1,
+            id: before_id(),
+        };
+        let mut steward = Steward::after(before);
+        let now = Timestamp(0);
+        steward.prepare(now, &before, BALLOT, Vec::new).unwrap();
         let raw = RawRoot {
             root: SignedRoot::encode(root).1,
             ballot: None,
             signatures: vec![],
         };
-        let note = steward.propose(root.n, BALLOT, &raw, (0, &key(n)), |_, _| Ok(()));
+        let note = steward.propose(&before, BALLOT, &raw, (0, &key(n)), |_, _| Ok(()));
         let note = note.unwrap().signature;
         assert!(BALLOT.check(id, &key(n).public(), &note).is_ok());
         note
@@ -395,6 +443,34 @@ mod tests {
         let mut no_ballot = signed(&next(), Some(1), None, &[11, 12]);
         no_ballot.ballot = None;
         assert!(is_refused(no_ballot));
+    }
+
+    #[test]
+    fn a_proposal_is_signed_by_its_maker_alone_and_follows_the_record_before() {
+        let proposed = |root: &Root, device, home, stewards: &[u8], at: Option<Ballot>| {
+            let mut raw = signed(root, device, home, stewards);
+            raw.ballot = at;
+            SignedRoot::proposed(raw, &before_id(), &before()).map(|signed| signed.made())
+        };
+        let owner = Made::ByOwner(key(1).public());
+        assert_eq!(proposed(&next(), Some(1), None, &[], None), Ok(owner));
+        let home = Made::ByHome(key(2).public());
+        assert_eq!(proposed(&next(), None, Some(2), &[], None), Ok(home));
+        let heir = Root {
+            owner: UserId::from_bytes([2; 32]),
+            ..next()
+        };
+        assert_eq!(proposed(&heir, None, None, &[], None), Ok(Made::Succession));
+        assert!(proposed(&heir, None, Some(2), &[], None).is_err());
+        assert!(proposed(&next(), Some(1), None, &[11], None).is_err());
+        assert!(proposed(&heir, None, None, &[11], None).is_err());
+        assert!(proposed(&next(), Some(1), None, &[], Some(BALLOT)).is_err());
+        let skips = Root { n: 2, ..next() };
+        assert!(proposed(&skips, Some(1), None, &[], None).is_err());
+        let mut forged = signed(&next(), Some(1), None, &[]);
+        forged.ballot = None;
+        forged.signatures[0].signature = key(3).sign(Domain::Root, b"else");
+        assert!(SignedRoot::proposed(forged, &before_id(), &before()).is_err());
     }
 
     #[test]

@@ -55,6 +55,10 @@ codes! {
     NotMember = "not_member", false;
     /// The user's role does not allow it.
     NotAllowed = "not_allowed", false;
+    /// The user is not the owner, who alone decides about this.
+    NotOwner = "not_owner", false;
+    /// Another record came first, or the stewards hold more than what was signed: ask again.
+    Overtaken = "overtaken", true;
     /// The same nonce was used for other content, or a name is taken.
     Conflict = "conflict", false;
     /// The handle looks like one that is taken.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Change, Item, Place, Summary, WireError};
 use crate::{
+    commit::RootRef,
     event::{RawEvent, Tip},
     ids::{Blob, ConversationId, DeviceKey, EventId, ServerId, Signature, UserId},
     role::Role,
@@ -156,6 +157,24 @@ pub enum Request {
         /// Which event.
         event: EventId,
     },
+    /// The next root record as the owner wants it, for his device to sign.
+    NextRoot {
+        /// Where.
+        conversation: ConversationId,
+        /// The owner from then on, a member; absent: who is it now.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        owner: Option<UserId>,
+        /// The stewards from then on, 1, 3, 5 or 7 in order of their ids; absent: the usual ones.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stewards: Option<Vec<ServerId>>,
+    },
+    /// Have the stewards sign the next root record.
+    SignRoot {
+        /// Where.
+        conversation: ConversationId,
+        /// As it was given, signed by the session's device.
+        root: RawRoot,
+    },
 }
 
 /// Proof of a device.
@@ -253,6 +272,19 @@ pub enum Reply {
         /// Servers still waited for.
         waiting: Vec<ServerId>,
     },
+    /// To `next_root` and `sign_root`.
+    NextRoot(NextRoot),
+}
+
+/// How far the record is that the owner wants.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum NextRoot {
+    /// The device is to look at it and to sign it: canonical bytes, see
+    /// [`Domain::Root`](crate::signing::Domain::Root).
+    Sign(Blob),
+    /// This record is made, durable, and says what he wants.
+    Stands(RootRef),
 }
 
 /// A challenge.

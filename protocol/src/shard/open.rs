@@ -5,15 +5,18 @@ use std::{
     sync::Arc,
 };
 
-use super::{Opening, Output, ReplyTo, work::Waiter};
+use super::{Opening, Output, ReplyTo, ballots::Ballot, work::Waiter};
 use crate::{
     authority::Sight,
+    commit::RootRef,
     conversation::{Conversation, Homes, RoleChange},
     ids::{CommitId, EventId, ServerId, UserId},
     link::{Offer, Verdict},
     replication::{Judged, Ticket},
     role::Role,
+    root::Steward,
     session::Code,
+    time::Timestamp,
 };
 
 /// Answers kept for items that wait; beyond it the peer learns their fate from the next round.
@@ -34,6 +37,8 @@ pub struct Stored {
     pub acked: BTreeMap<ServerId, u64>,
     /// Where the own chain ended before damage took part of it, if it did.
     pub own_end: Option<u64>,
+    /// What this home promised and signed as a steward, as it was last stored.
+    pub steward: Option<Steward>,
 }
 
 #[derive(Debug)]
@@ -63,6 +68,18 @@ pub(super) struct Open {
     pub(super) used: u64,
     /// Bytes of its open documents, as the shard counts them.
     pub(super) document_bytes: usize,
+    /// What this home promised and signed as a steward; see [`Open::steward`].
+    pub(super) steward: Option<Steward>,
+    /// Changes of that on their way to the disk.
+    pub(super) stewarding: usize,
+    /// None is begun by itself before.
+    pub(super) not_before: Timestamp,
+    /// The next record being made.
+    pub(super) ballot: Option<Box<Ballot>>,
+    /// Root records on their way to the disk.
+    pub(super) recording: BTreeSet<RootRef>,
+    /// Who waits for them.
+    pub(super) owed: Vec<(RootRef, ReplyTo)>,
 }
 
 impl Open {
@@ -81,6 +98,7 @@ impl Open {
         open.acked.retain(|peer, _| open.peers.contains(peer));
         open.own_tip = own_tip;
         open.own_end = stored.own_end;
+        open.steward = stored.steward;
         open
     }
 
@@ -106,6 +124,12 @@ impl Open {
             own_end: None,
             used: 0,
             document_bytes: 0,
+            steward: None,
+            stewarding: 0,
+            not_before: Timestamp(0),
+            ballot: None,
+            recording: BTreeSet::new(),
+            owed: Vec::new(),
         }
     }
 
@@ -128,6 +152,8 @@ impl Open {
             && self.senders.is_empty()
             && self.on_disk.is_empty()
             && self.creating.is_none()
+            && self.ballot.is_none()
+            && self.owed.is_empty()
     }
 
     /// Takes note of roles that changed. Gives the users to be told: local members as they are

@@ -4,7 +4,7 @@ use super::{Output, Shard, Store, What, open::Open, work::Work};
 use crate::{
     commit::RootRef,
     conversation::{Homes, ReceivedRecord, RecordKeys, TakenRecord},
-    ids::{ConversationId, DeviceKey, Nonce, PublicKey, ServerId, UserId},
+    ids::{ConversationId, DeviceKey, PublicKey, ServerId, UserId},
     limits::LINK_FRAME_BYTES_MAX,
     link::RECORDS_MAX,
     replication::{Committed, RecordsNeed, RecordsOf},
@@ -64,9 +64,20 @@ impl Shard {
         }
         out.push(Output::RecordsTaken(of, need));
         if any {
-            self.commits_released(now, id, store, out);
-            self.records_released(now, id, store, out);
+            self.records_followed(now, id, store, out);
         }
+    }
+
+    /// What waited for records that were taken.
+    pub(super) fn records_followed(
+        &mut self,
+        now: Timestamp,
+        id: ConversationId,
+        store: &dyn Store,
+        out: &mut Vec<Output>,
+    ) {
+        self.commits_released(now, id, store, out);
+        self.records_released(now, id, store, out);
     }
 
     /// Root records from a number on, for a peer that takes part; as many as fit a frame.
@@ -86,33 +97,33 @@ impl Shard {
         records.take_while(fits).cloned().collect()
     }
 
-    /// Makes the checkpoint of one conversation in which one is due, if there is any. `nonce` is
-    /// random.
-    pub fn checkpoint(
+    /// Makes a checkpoint at once where this home is the only steward, and signed nothing that may
+    /// be the next record already.
+    pub(super) fn checkpoint_alone(
         &mut self,
         now: Timestamp,
-        nonce: Nonce,
+        id: ConversationId,
         store: &dyn Store,
         out: &mut Vec<Output>,
-    ) {
-        if store.cannot_store().is_some() {
-            return;
+    ) -> bool {
+        let nonce = self.seed.draw().nonce();
+        let epoch = self.epoch;
+        let open = self.open.get_mut(&id);
+        let Some(open) = open.filter(|open| open.machine.is_only_steward()) else {
+            return false;
+        };
+        if open.has_signed() {
+            return false;
         }
-        let due = |(_, open): &(&ConversationId, &mut Open)| {
-            open.creating.is_none() && !open.is_mending() && open.machine.checkpoint_due(now)
-        };
-        let Some((id, open)) = self.open.iter_mut().find(due) else {
-            return;
-        };
-        let (id, epoch) = (*id, self.epoch);
         let owner = open.machine.newest_record().map(|(_, root)| root.owner);
-        let Some(home_key) = owner.and_then(|owner| store.home_key(&owner)) else {
-            return;
-        };
+        let home_key = owner.and_then(|owner| store.home_key(&owner));
         let machine = &mut open.machine;
-        if let Some(taken) = machine.make_checkpoint(now, nonce, &home_key, (epoch, &self.key)) {
+        let taken =
+            home_key.and_then(|key| machine.make_checkpoint(now, nonce, &key, (epoch, &self.key)));
+        if let Some(taken) = taken {
             self.taken_record(id, taken, out);
         }
+        true
     }
 
     /// Something came that records may have waited for.
@@ -181,7 +192,12 @@ impl Shard {
     }
 
     /// Sends a taken record on its way to the disk.
-    fn taken_record(&mut self, id: ConversationId, taken: TakenRecord, out: &mut Vec<Output>) {
+    pub(super) fn taken_record(
+        &mut self,
+        id: ConversationId,
+        taken: TakenRecord,
+        out: &mut Vec<Output>,
+    ) {
         let me = self.me;
         let Some(open) = self.open.get_mut(&id) else {
             return;
@@ -202,17 +218,23 @@ impl Shard {
             joined,
             left,
         };
+        let twins = open.machine.twins_of(&taken.record);
+        open.recording.insert(taken.record);
+        if open.ballot.is_some() {
+            self.overtaken.push(id);
+        }
         let work = Work::Record(taken.record);
         let what = What::Record {
             taken: Box::new(taken),
             newest,
+            twins,
             ended,
         };
-        self.submit(id, what, users, committed, work, out);
+        self.submit(id, what, users, Some(committed), work, out);
     }
 }
 
-fn with_keys<T>(store: &dyn Store, f: impl FnOnce(&RecordKeys<'_>) -> T) -> T {
+pub(super) fn with_keys<T>(store: &dyn Store, f: impl FnOnce(&RecordKeys<'_>) -> T) -> T {
     let server = |server: &ServerId, epoch| store.key_of(server, epoch);
     let device = |user: &UserId, device: &DeviceKey| store.had_device(user, device);
     let home = |user: &UserId, key: &PublicKey| store.had_home_key(user, key);

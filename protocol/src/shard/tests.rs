@@ -12,6 +12,8 @@ use crate::{
     root::{Genesis, Root},
 };
 
+mod stewards;
+
 const T0: Timestamp = Timestamp(1_800_000_000_000);
 
 fn server(n: u8) -> ServerId {
@@ -95,6 +97,7 @@ impl Store for Disk {
             members: self.homes.iter().map(home).collect(),
             acked: BTreeMap::new(),
             own_end: self.own_end,
+            steward: None,
         }))
     }
 
@@ -120,6 +123,10 @@ impl Store for Disk {
             .map(|n| server_key(n).public())
     }
 
+    fn unreached_ms(&self, _: &ServerId) -> u64 {
+        0
+    }
+
     fn cannot_store(&self) -> Option<WireError> {
         None
     }
@@ -139,7 +146,7 @@ impl Disk {
 }
 
 fn shard(n: u8) -> Shard {
-    Shard::new(server(n), 1, server_key(n))
+    Shard::new(server(n), 1, server_key(n), [n; 32])
 }
 
 /// Takes out what is to be stored.
@@ -348,7 +355,7 @@ fn nothing_is_committed_on_an_own_chain_that_peers_may_hold_more_of() {
     assert_eq!(accepted(&out), [(ReplyTo(1), Err(Code::Busy))]);
     // Without peers nobody holds it.
     disk.homes = vec![1];
-    let mut shard = Shard::new(server(1), 1, server_key(1));
+    let mut shard = Shard::new(server(1), 1, server_key(1), [1; 32]);
     shard.send(T0, event, content, ReplyTo(2), &disk, &mut out);
     shard.commit(T0, &disk, &mut out);
     assert_eq!(submissions(&mut out).len(), 1);
@@ -394,16 +401,15 @@ fn a_checkpoint_is_made_once_it_is_due_and_told_once_it_is_durable() {
     for submission in submissions(&mut out) {
         shard.stored(submission.done, Ok(()), &mut out);
     }
-    let nonce = Nonce::from_bytes([3; 16]);
-    shard.checkpoint(T0, nonce, &disk, &mut out);
+    shard.tend(T0, &disk, &mut out);
     assert!(submissions(&mut out).is_empty(), "not due");
     let day = T0.plus_ms(crate::limits::CHECKPOINT_MS);
-    shard.checkpoint(day, nonce, &disk, &mut out);
+    shard.tend(day, &disk, &mut out);
     let made = submissions(&mut out);
     let [
         Submission {
             what: What::Record { taken, newest, .. },
-            committed: Committed::Record { raw, .. },
+            committed: Some(Committed::Record { raw, .. }),
             ..
         },
     ] = &made[..]
@@ -412,7 +418,7 @@ fn a_checkpoint_is_made_once_it_is_due_and_told_once_it_is_durable() {
     };
     assert_eq!((taken.record, newest.n, taken.stands), (*newest, 1, true));
     assert_eq!(*raw, taken.raw);
-    shard.checkpoint(day, nonce, &disk, &mut out);
+    shard.tend(day, &disk, &mut out);
     assert!(submissions(&mut out).is_empty(), "made already");
     // The peer that takes part now gets it, another does not.
     assert_eq!(shard.serve_records(&of(1), 1, &disk), vec![raw.clone()]);
@@ -435,7 +441,7 @@ fn a_record_of_a_peer_waits_for_commits_and_releases_what_waited_for_it() {
             match &submission.what {
                 What::Commit { taken, .. } => bundles.push(taken.to_bundle().0),
                 What::Record { taken, .. } => records.push(taken.raw.clone()),
-                What::Conversation { .. } => {}
+                What::Conversation { .. } | What::Steward(_) => {}
             }
             shard.stored(submission.done, Ok(()), out);
         }
@@ -443,7 +449,7 @@ fn a_record_of_a_peer_waits_for_commits_and_releases_what_waited_for_it() {
     };
     settle(&mut owners, &mut out);
     let day = T0.plus_ms(crate::limits::CHECKPOINT_MS);
-    owners.checkpoint(day, Nonce::from_bytes([3; 16]), &disk, &mut out);
+    owners.tend(day, &disk, &mut out);
     let records = settle(&mut owners, &mut out);
     let (event, content) = message(2);
     owners.send(day, event, content, ReplyTo(1), &disk, &mut out);
@@ -490,6 +496,7 @@ fn a_record_of_a_peer_waits_for_commits_and_releases_what_waited_for_it() {
             What::Conversation { .. } => "conversation",
             What::Record { .. } => "record",
             What::Commit { .. } => "commit",
+            What::Steward(_) => "steward",
         })
         .collect();
     assert_eq!(kinds, ["commit", "record", "commit"], "what was waited for");

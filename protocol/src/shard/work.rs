@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use super::stewards::Asks;
 use crate::{
     commit::RootRef,
-    conversation::{RoleChange, Taken, TakenRecord},
+    conversation::{ProvenTwins, RoleChange, Taken, TakenRecord},
     event::Tip,
     ids::{CommitId, ConversationId, EventId, ServerId, UserId},
     link::{Offer, Verdict},
     replication::{Committed, Judged, RecordsNeed, RecordsOf, Ticket},
-    session::{Accepted, Code, Place, WireError},
+    root::{Steward, StewardMessage},
+    session::{Accepted, Code, NextRoot, Place, WireError},
 };
 
 /// Who waits for an answer: chosen by the driver, given back once.
@@ -32,6 +34,12 @@ pub enum Output {
     Created(ReplyTo, Result<(), WireError>),
     /// Hand a verdict to the links.
     Judged(Ticket, Judged),
+    /// Say something about the next root record of a conversation to a server.
+    Say(ServerId, ConversationId, Box<StewardMessage>),
+    /// What a peer said about it was taken in.
+    Heard(RecordsOf, RecordsNeed),
+    /// Answer the owner who asked for the next record.
+    NextRoot(ReplyTo, Result<NextRoot, WireError>),
     /// Root records of a peer were judged.
     RecordsTaken(RecordsOf, RecordsNeed),
     /// Tell an author how far his event got.
@@ -63,7 +71,7 @@ pub struct Submission {
     /// ceased to be. Sorted.
     pub users: Arc<Vec<UserId>>,
     /// What the links are told once it is durable.
-    pub committed: Committed,
+    pub committed: Option<Committed>,
     /// To be given back with the result.
     pub done: Done,
 }
@@ -84,9 +92,13 @@ pub enum What {
         taken: Box<TakenRecord>,
         /// The newest that stands.
         newest: RootRef,
+        /// Another record on the same one before, if there is one.
+        twins: Option<ProvenTwins>,
         /// Homes that take part no longer, and the end of the own chain that they are to have.
         ended: Vec<(ServerId, Option<u64>)>,
     },
+    /// What this home promised and signed as a steward, in place of what it did before.
+    Steward(Box<Steward>),
     /// A commit and what it changed.
     Commit {
         /// These.
@@ -115,6 +127,8 @@ pub enum Submitted {
     Commit(CommitId),
     /// A root record.
     Record(RootRef),
+    /// What a steward promised or signed.
+    Steward,
 }
 
 impl Done {
@@ -137,6 +151,7 @@ impl Done {
             Work::Conversation => Submitted::Conversation,
             Work::Commit { commit, .. } => Submitted::Commit(*commit),
             Work::Record(record) => Submitted::Record(*record),
+            Work::Steward { .. } => Submitted::Steward,
         }
     }
 }
@@ -147,6 +162,11 @@ pub(super) enum Work {
     Conversation,
     /// A root record.
     Record(RootRef),
+    /// A steward's answer, which leaves once it is durable.
+    Steward {
+        asks: Asks,
+        answer: Box<StewardMessage>,
+    },
     /// A commit.
     Commit {
         commit: CommitId,

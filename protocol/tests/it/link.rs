@@ -14,7 +14,9 @@ use comity_protocol::{
         Verdict, World, decode_frame, encode_frame,
     },
     role::Role,
-    root::{Ballot, RawRoot, RootSignature, RootSigner},
+    root::{
+        Ballot, Declined, Note, Promise, RawRoot, RootSignature, RootSigner, Signed, StewardMessage,
+    },
     session::Code,
     signing::SecretKey,
     time::{Hlc, Timestamp},
@@ -133,6 +135,23 @@ fn frames() -> Vec<Frame> {
         root: reply.then_some(root),
         reply,
     };
+    let proposed = RawRoot {
+        ballot: None,
+        ..record.clone()
+    };
+    let ballot = Ballot {
+        round: 117_964_800_000_000_000,
+        by: PEER,
+    };
+    let declined = |why| StewardMessage::Declined {
+        before: root,
+        ballot,
+        why,
+    };
+    let steward = |message| Frame::Steward {
+        conversation,
+        message: Box::new(message),
+    };
     let range = Range {
         conversation,
         home: PEER,
@@ -158,8 +177,49 @@ fn frames() -> Vec<Frame> {
         },
         Frame::Records {
             conversation,
-            records: vec![record],
+            records: vec![record.clone()],
         },
+        steward(StewardMessage::Prepare {
+            before: root,
+            ballot,
+        }),
+        steward(StewardMessage::Promise(Promise {
+            before: root,
+            ballot,
+            frontier: tips(),
+            signed: Some(Signed {
+                ballot: Ballot { round: 3, by: ME },
+                record: proposed.clone(),
+            }),
+        })),
+        steward(StewardMessage::Promise(Promise {
+            before: root,
+            ballot,
+            frontier: vec![],
+            signed: None,
+        })),
+        steward(StewardMessage::Propose {
+            before: root,
+            ballot,
+            record: proposed,
+        }),
+        steward(StewardMessage::Note(Note {
+            before: root,
+            ballot,
+            epoch: 1,
+            signature: Signature::from_bytes([8; 64]),
+        })),
+        steward(declined(Declined::Elsewhere(RootRef { n: 8, ..root }))),
+        steward(declined(Declined::Outvoted(Ballot {
+            round: 117_964_800_000_000_007,
+            by: ME,
+        }))),
+        steward(declined(Declined::TooFarAhead)),
+        steward(declined(Declined::NotPromised)),
+        steward(declined(Declined::Waits)),
+        steward(declined(Declined::Uncovered)),
+        steward(declined(Declined::NotLost)),
+        steward(declined(Declined::Invalid)),
         Frame::Identities {
             logs: vec![vec![Blob(vec![0xa0]), Blob(vec![0xa1])]],
         },
@@ -276,13 +336,14 @@ fn link_json_is_read_as_it_says() {
         | Frame::Frontier { .. }
         | Frame::WantRecords { .. }
         | Frame::Records { .. }
+        | Frame::Steward { .. }
         | Frame::Identities { .. }
         | Frame::Push { .. }
         | Frame::Verdicts { .. }
         | Frame::Want { .. }
         | Frame::Have { .. }
         | Frame::Lookup { .. }
-        | Frame::Found { .. } => 13,
+        | Frame::Found { .. } => 14,
     };
     assert_eq!(names.len(), frame(&file.frames[0].json), "{names:?}");
 }

@@ -4,18 +4,19 @@
 use std::collections::BTreeSet;
 
 use comity_protocol::{
+    commit::RootRef,
     encoding,
     event::{Act, Content, Event, RawEvent, SealedContent, Tip},
     ids::{
-        Blob, CommitId, ConversationId, DeviceKey, EventId, Nonce, Salt, ServerId, Signature,
-        UserId,
+        Blob, CommitId, ConversationId, DeviceKey, EventId, Nonce, RootId, Salt, ServerId,
+        Signature, UserId,
     },
     role::Role,
     root::{Genesis, RawRoot, Root},
     session::{
         Accepted, Anchor, Challenge, Change, ClientFrame, Code, ContentState, Cursor, CursorState,
-        CursorVerdict, Edited, FrameBuffer, Grantee, Hello, Item, LookedUp, Member, Page, Place,
-        Reaction, Reply, Request, ServerFrame, StateField, Summary, Welcome, WireError,
+        CursorVerdict, Edited, FrameBuffer, Grantee, Hello, Item, LookedUp, Member, NextRoot, Page,
+        Place, Reaction, Reply, Request, ServerFrame, StateField, Summary, Welcome, WireError,
         frame_bytes, session_message,
     },
     signing::{Domain, SecretKey, verify},
@@ -220,6 +221,20 @@ fn requests() -> Vec<Request> {
             conversation: CONVERSATION,
             event: EVENT,
         },
+        Request::NextRoot {
+            conversation: CONVERSATION,
+            owner: Some(USER),
+            stewards: Some(vec![SERVER]),
+        },
+        Request::NextRoot {
+            conversation: CONVERSATION,
+            owner: None,
+            stewards: None,
+        },
+        Request::SignRoot {
+            conversation: CONVERSATION,
+            root: root(),
+        },
     ]
 }
 
@@ -358,6 +373,11 @@ fn replies() -> Vec<Reply> {
             of: 2,
             waiting: vec![SERVER],
         },
+        Reply::NextRoot(NextRoot::Sign(root().root)),
+        Reply::NextRoot(NextRoot::Stands(RootRef {
+            n: 1,
+            id: RootId::from_bytes([6; 32]),
+        })),
     ]
 }
 
@@ -566,7 +586,9 @@ fn every_form_of_frame_has_a_vector() {
         | Request::Identity { .. }
         | Request::Lookup { .. }
         | Request::Grantee { .. }
-        | Request::Delivery { .. } => 15,
+        | Request::Delivery { .. }
+        | Request::NextRoot { .. }
+        | Request::SignRoot { .. } => 17,
     };
     assert_eq!(requests.len(), request(&Request::Ping), "{requests:?}");
     let reply = |reply: &Reply| match reply {
@@ -583,7 +605,8 @@ fn every_form_of_frame_has_a_vector() {
         | Reply::Identity { .. }
         | Reply::LookedUp(_)
         | Reply::Grantee(_)
-        | Reply::Delivery { .. } => 14,
+        | Reply::Delivery { .. }
+        | Reply::NextRoot(_) => 15,
     };
     let frames = names(file.server.iter().map(|f| about_server(&f.json)).collect());
     let others = |frame: &ServerFrame| match frame {

@@ -22,7 +22,7 @@ const FULL_PAUSE_MS: u64 = 500;
 #[derive(Debug)]
 pub(crate) enum Then {
     /// The links are told, then the shard.
-    Shard(Box<(Committed, Done)>),
+    Shard(Box<(Option<Committed>, Done)>),
     /// A log in memory is forgotten if it could not be stored.
     Identity(UserId),
     /// Nothing.

@@ -13,7 +13,7 @@ use comity_protocol::{
     link::{ContentSlot, Offer},
     place::Place,
     role::Role,
-    root::RawRoot,
+    root::{RawRoot, Steward},
     shard::What,
 };
 
@@ -67,6 +67,8 @@ pub(crate) enum Body {
     },
     Commit(Box<CommitRecord>),
     Root(Box<RootRecord>),
+    Steward(ConversationId, Box<Steward>),
+    Unreached(ServerId, u64),
     Identity(UserId, Vec<Blob>),
     Outbox(ServerId, Vec<(ConversationId, u64)>),
 }
@@ -93,10 +95,12 @@ impl Record {
                 offer,
                 members,
             }),
+            What::Steward(steward) => Self::plain(Body::Steward(conversation, steward)),
             What::Record {
                 taken,
                 newest,
                 ended,
+                ..
             } => Self::plain(Body::Root(Box::new(RootRecord {
                 conversation,
                 raw: taken.raw,
@@ -176,6 +180,8 @@ pub(crate) struct Known {
     pub(crate) order: Vec<usize>,
     /// The newest root record from 1 on that stands.
     pub(crate) root: Option<RootRef>,
+    /// What this home promised and signed for the next.
+    pub(crate) steward: Option<Steward>,
     pub(crate) lines: BTreeMap<Place, (EventId, Marks)>,
     pub(crate) ended: BTreeMap<ServerId, Option<u64>>,
     pub(crate) state: BTreeMap<String, EventId>,
@@ -190,6 +196,8 @@ pub(crate) struct Rows {
     pub(crate) events: BTreeMap<EventId, EventRow>,
     copies: BTreeMap<EventId, BTreeSet<(usize, usize)>>,
     pub(crate) acked: BTreeMap<(ConversationId, ServerId), u64>,
+    /// For how long peers were tried in vain, in milliseconds.
+    pub(crate) unreached: BTreeMap<ServerId, u64>,
     pub(crate) planted: Option<Planted>,
     arrivals: u16,
 }
@@ -210,6 +218,7 @@ impl Rows {
                     commits: BTreeMap::new(),
                     order: Vec::new(),
                     root: None,
+                    steward: None,
                     lines: BTreeMap::new(),
                     ended: BTreeMap::new(),
                     state: BTreeMap::new(),
@@ -221,6 +230,12 @@ impl Rows {
             Body::Commit(record) => self.commit(number, &record, log),
             Body::Root(record) => self.root(number, &record, log),
             Body::Identity(..) => {}
+            Body::Steward(conversation, steward) => {
+                if let Some(known) = self.known.get_mut(&conversation) {
+                    known.steward = Some(*steward);
+                }
+            }
+            Body::Unreached(peer, ms) => drop(self.unreached.insert(peer, ms)),
             Body::Outbox(peer, acked) => {
                 for (conversation, seq) in acked {
                     self.acked.insert((conversation, peer), seq);

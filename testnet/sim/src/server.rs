@@ -14,7 +14,7 @@ use comity_protocol::{
     ids::{ConversationId, EventId, Nonce, PublicKey, ServerId, UserId},
     link::{FrameChannel, decode_frame},
     replication::{Input, NewConversation, OwnRead, PeerWant, RecordsOf, Replication, Ticket},
-    root::RawRoot,
+    root::{RawRoot, StewardMessage},
     session::{Accepted, Code, Grantee, WireError},
     shard::{Opening, Output, ReplyTo, Shard, first_answer},
     signing::SecretKey,
@@ -53,6 +53,7 @@ enum Task {
     Read(OwnRead),
     Serve(PeerWant),
     Records(RecordsOf, Vec<RawRoot>),
+    Steward(RecordsOf, Box<StewardMessage>),
     ServeRecords(RecordsOf, u64),
     Create(Box<NewConversation>),
     Acked(ConversationId, ServerId, Option<u64>),
@@ -94,6 +95,13 @@ pub(crate) struct Server {
     pub(crate) most_waiting: usize,
 }
 
+/// What a shard draws its numbers from: of each life others, the same in each run.
+fn seed(id: &ServerId, life: u64) -> [u8; 32] {
+    let mut seed = *id.as_bytes();
+    seed[..8].copy_from_slice(&life.to_be_bytes());
+    seed
+}
+
 impl Server {
     pub(crate) fn new(
         id: ServerId,
@@ -103,7 +111,7 @@ impl Server {
         skew_ms: i64,
     ) -> Self {
         Self {
-            shard: Shard::new(id, 1, key.clone()),
+            shard: Shard::new(id, 1, key.clone(), seed(&id, 0)),
             replication: Replication::new(id, cards.0.keys().copied()),
             id,
             key,
@@ -161,7 +169,7 @@ impl Server {
                     .extend(log.map(|log| (*user, Arc::new(log))));
             }
         }
-        self.shard = Shard::new(self.id, 1, self.key.clone());
+        self.shard = Shard::new(self.id, 1, self.key.clone(), seed(&self.id, self.life));
         self.replication = Replication::new(self.id, self.cards.0.keys().copied());
         for (conversation, known) in &self.rows.known {
             let tips = known.tips.values().flatten().copied();
@@ -173,6 +181,9 @@ impl Server {
             if let Some(root) = known.root {
                 self.replication.restore_root(*conversation, root);
             }
+        }
+        for (peer, ms) in &self.rows.unreached {
+            self.replication.restore_unreached(peer, *ms);
         }
         for (conversation, known) in &self.rows.known {
             for (peer, until) in &known.ended {
@@ -228,6 +239,7 @@ impl Server {
             let now = self.wall();
             let (shard, view, out) = self.shard();
             shard.release(now, &view, out);
+            shard.tend(now, &view, out);
             shard.close_some(out);
             self.work();
         }
@@ -330,6 +342,7 @@ impl Server {
             identities: &self.identities,
             cards: &self.cards,
             key: &self.key,
+            links: &self.replication,
             now_ms: self.now_ms,
             planted: self.planted,
         };

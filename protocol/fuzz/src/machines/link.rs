@@ -8,8 +8,8 @@ use comity_protocol::{
     ids::{CommitId, ConversationId, Nonce, RootId, ServerId, UserId},
     limits::{LINK_WINDOW_BYTES, LINK_WINDOW_ITEMS, WANT_BYTES_MAX},
     link::{
-        self, Bundle, Frame, Input, Link, Offer, Output, Query, Range, VERSION, Verdict, World,
-        decode_frame,
+        self, Bundle, Frame, Input, Link, Offer, Output, Query, Range, STEWARDING_MAX, VERSION,
+        Verdict, World, decode_frame,
     },
     session::Code,
     time::Timestamp,
@@ -106,6 +106,7 @@ struct Owed {
     judging: BTreeSet<u64>,
     judging_bytes: usize,
     serving: usize,
+    hearing: usize,
 }
 
 struct Driver {
@@ -149,6 +150,9 @@ impl Driver {
             _ => (false, 0),
         };
         let _ = was_judged;
+        if matches!(input, Input::Heard { .. }) {
+            self.owed.hearing = self.owed.hearing.saturating_sub(1);
+        }
         if matches!(input, Input::Served { .. } | Input::ServedRecords { .. }) {
             self.owed.serving = self.owed.serving.saturating_sub(1);
         }
@@ -235,6 +239,15 @@ impl Driver {
             Output::Records { session, .. } => {
                 let session = *session;
                 self.owed.answers.push(Input::RecordsTaken { session });
+            }
+            Output::Steward { session, .. } => {
+                self.owed.hearing += 1;
+                assert!(
+                    self.owed.hearing <= STEWARDING_MAX,
+                    "more words than are heard at once"
+                );
+                let session = *session;
+                self.owed.answers.push(Input::Heard { session });
             }
             Output::Read {
                 session,

@@ -124,6 +124,7 @@ impl Driver {
             }
             Output::Serve(want) => Input::Served(*want, vec![], None),
             Output::Records(of, _) => Input::RecordsTaken(*of, RecordsNeed::default()),
+            Output::Steward(of, _) => Input::Heard(*of, RecordsNeed::default()),
             Output::ServeRecords(of, _) => Input::ServedRecords(*of, vec![]),
             _ => return,
         };

@@ -1,6 +1,7 @@
 //! Inputs that no vector holds: they are made by the code that writes them.
 
 use comity_protocol::{
+    commit::RootRef,
     document::{Change, ChangeKind, PackDocument, StateDocument},
     encoding,
     event::{Act, Tip},
@@ -107,12 +108,18 @@ fn noted(raw: &RawRoot, stewards: &[ServerId]) -> Option<RawRoot> {
         round: 1,
         by: *stewards.first()?,
     };
-    let mut proposal = Proposal::new(1, ballot, stewards.to_vec());
+    let root = SignedRoot::decode(raw).ok()?;
+    let before = RootRef {
+        n: root.n.checked_sub(1)?,
+        id: root.prev?,
+    };
+    let mut proposal = Proposal::new(before, ballot, stewards.to_vec());
     proposal.propose(raw.clone());
     for server in stewards {
-        let (mut acceptor, key) = (Steward::after(0), steward(server)?);
-        acceptor.prepare(1, ballot, Vec::new()).ok()?;
-        let note = acceptor.propose(1, ballot, raw, (0, &key), |_, _| Ok(()));
+        let (mut acceptor, key) = (Steward::after(before), steward(server)?);
+        let now = Timestamp(0);
+        acceptor.prepare(now, &before, ballot, Vec::new).ok()?;
+        let note = acceptor.propose(&before, ballot, raw, (0, &key), |_, _| Ok(()));
         let key_of = |_: &ServerId, _| Some(key.public());
         if let Some(whole) = proposal.noted(*server, note.ok()?, key_of).ok()? {
             return Some(whole);

@@ -241,6 +241,35 @@ fn what_was_stored_with_its_records_reads_back_the_same() {
 }
 
 #[test]
+fn two_records_on_one_are_proof_against_the_steward_that_signed_both() {
+    let mut world = World::group();
+    let home = &world.homes[0];
+    let Offer::Group(raw) = home.machine.offer().clone() else {
+        panic!("a group");
+    };
+    let mut twice = Conversation::group(&Genesis::verify(raw).unwrap(), server(0), 1);
+    for (commit, events) in &home.records {
+        twice.restore(commit, events).unwrap();
+    }
+    let first = world.checkpoint(0).unwrap();
+    assert_eq!(world.homes[0].machine.twins_of(&first.record), None);
+    let (now, nonce, key) = (world.time(), world.nonce(), server_key(0));
+    let second = twice.make_checkpoint(now, nonce, &speaks_for_owner(), (1, &key));
+    let second = second.unwrap();
+    assert_ne!(first.record, second.record);
+    for raw in [&first.raw, &second.raw] {
+        let received = world.give_record(1, raw);
+        assert!(matches!(received, ReceivedRecord::Taken(_)), "{received:?}");
+    }
+    let machine = &world.homes[1].machine;
+    let proof = machine.twins_of(&second.record).unwrap();
+    assert_eq!(machine.twins_of(&first.record), Some(proof.clone()));
+    assert_eq!(proof.signed_both, [server(0)]);
+    let stands = first.record.id.min(second.record.id);
+    assert_eq!((proof.twins.n, proof.twins.stands), (1, stands));
+}
+
+#[test]
 fn a_member_who_left_and_came_back_over_checkpoints_speaks_on() {
     let mut world = World::group();
     for round in 0..3 {

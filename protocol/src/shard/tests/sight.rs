@@ -47,10 +47,10 @@ impl Host {
             self.disk.keep(&submission);
             self.pushed = matches!(
                 submission.committed,
-                Committed::Commit {
+                Some(Committed::Commit {
                     own: Some((_, Some(_))),
                     ..
-                }
+                })
             );
             self.shard.stored(submission.done, Ok(()), &mut out);
         }

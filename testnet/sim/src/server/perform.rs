@@ -60,6 +60,11 @@ impl Server {
                 let (shard, view, out) = self.shard();
                 shard.records(now, of, records, &view, out);
             }
+            Task::Steward(of, message) => {
+                let now = self.wall();
+                let (shard, view, out) = self.shard();
+                shard.steward(now, of, *message, &view, out);
+            }
             Task::ServeRecords(of, from) => {
                 let (shard, view, _) = self.shard();
                 let records = shard.serve_records(&of, from, &view);
@@ -157,6 +162,14 @@ impl Server {
             replication::Output::Records(of, records) => {
                 self.tasks.push_back(Task::Records(of, records));
             }
+            replication::Output::Steward(of, message) => {
+                self.tasks.push_back(Task::Steward(of, message));
+            }
+            replication::Output::Unreached(peer, ms) => {
+                let record = Record::plain(Body::Unreached(peer, ms));
+                let then = Then::Nothing;
+                self.submit(Pending { record, then });
+            }
             replication::Output::ServeRecords(of, from) => {
                 self.tasks.push_back(Task::ServeRecords(of, from));
             }
@@ -191,7 +204,12 @@ impl Server {
                     shard::Output::RecordsTaken(of, need) => {
                         self.later(Input::RecordsTaken(of, need));
                     }
-                    shard::Output::Created(..)
+                    shard::Output::Heard(of, need) => self.later(Input::Heard(of, need)),
+                    shard::Output::Say(to, conversation, message) => {
+                        self.later(Input::Say(to, conversation, message));
+                    }
+                    shard::Output::NextRoot(..)
+                    | shard::Output::Created(..)
                     | shard::Output::Delivery { .. }
                     | shard::Output::Refused(..)
                     | shard::Output::GivenUp(..) => {}
@@ -217,7 +235,8 @@ impl Server {
             self.shard.stored(done.clone(), Ok(()), &mut self.out);
         }
         if self.is(Planted::TellBeforeSync) {
-            self.later(Input::Committed(committed.clone()));
+            let told = committed.clone().map(Input::Committed);
+            told.into_iter().for_each(|input| self.later(input));
         }
         let then = Then::Shard(Box::new((committed, done)));
         self.submit(Pending { record, then });
@@ -233,7 +252,9 @@ impl Server {
                     self.rows.apply(number, &mut self.disk.log);
                     if let Then::Shard(of) = pending.then {
                         let (committed, done) = *of;
-                        self.later(Input::Committed(committed));
+                        if let Some(committed) = committed {
+                            self.later(Input::Committed(committed));
+                        }
                         if !self.is(Planted::AckBeforeSync) {
                             self.shard.stored(done, Ok(()), &mut self.out);
                         }

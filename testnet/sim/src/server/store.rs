@@ -8,7 +8,7 @@ use comity_protocol::{
     event::SignedEvent,
     identity::{IdentityLog, home_key},
     ids::{CommitId, ConversationId, DeviceKey, PublicKey, ServerId, UserId},
-    replication::{Directory, ForPeers},
+    replication::{Directory, ForPeers, Replication},
     session::{Code, WireError},
     shard::{Store, Stored},
     signing::SecretKey,
@@ -28,6 +28,7 @@ pub(super) struct View<'a> {
     pub(super) identities: &'a BTreeMap<UserId, Arc<IdentityLog>>,
     pub(super) cards: &'a Cards,
     pub(super) key: &'a SecretKey,
+    pub(super) links: &'a Replication,
     pub(super) now_ms: u64,
     pub(super) planted: Option<Planted>,
 }
@@ -68,6 +69,7 @@ impl Store for View<'_> {
             members: members.map(|(user, (_, home))| (*user, *home)).collect(),
             acked: acked.map(|((_, peer), seq)| (*peer, *seq)).collect(),
             own_end: None,
+            steward: known.steward.clone(),
         }))
     }
 
@@ -99,6 +101,10 @@ impl Store for View<'_> {
 
     fn key_of(&self, origin: &ServerId, _: u64) -> Option<PublicKey> {
         self.cards.0.get(origin).copied()
+    }
+
+    fn unreached_ms(&self, server: &ServerId) -> u64 {
+        self.links.unreached_ms(server)
     }
 
     fn cannot_store(&self) -> Option<WireError> {
