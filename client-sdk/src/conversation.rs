@@ -1,5 +1,6 @@
 //! A conversation: sending into it, reading it, and who is in it.
 
+mod ownership;
 mod roles;
 
 use std::{fmt, sync::Arc};

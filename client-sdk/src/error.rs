@@ -70,7 +70,9 @@ impl ErrorKind {
     const fn of(code: Code) -> Self {
         match code {
             Code::Unauthenticated | Code::UnknownDevice | Code::InvalidToken => Self::Auth,
-            Code::NotMember | Code::NotAllowed | Code::ForeignAuthor => Self::Forbidden,
+            Code::NotMember | Code::NotAllowed | Code::NotOwner | Code::ForeignAuthor => {
+                Self::Forbidden
+            }
             Code::NotFound => Self::NotFound,
             Code::Conflict | Code::HandleConfusable => Self::Conflict,
             Code::RateLimited => Self::RateLimited,

@@ -30,6 +30,7 @@ const ACCEPTED_WAITING: usize = 64;
 enum Outcome {
     Nothing,
     Complain(String),
+    Done(&'static str),
     Listed(Vec<(Conversation, Vec<Member>)>),
     Opened {
         conversation: Conversation,
@@ -270,6 +271,14 @@ impl App {
                     let members = room.members().await?;
                     return Ok(Outcome::Members(room, members));
                 }
+                Command::Owner(user) => {
+                    room.transfer_ownership(user).await?;
+                    return Ok(Outcome::Done("done: you are an admin now"));
+                }
+                Command::Stewards => {
+                    room.set_stewards(None).await?;
+                    return Ok(Outcome::Done("done: the usual servers are stewards"));
+                }
                 Command::Invite(user, role) => (room.invite(user, role).await?, "invitation"),
                 Command::SetRole(user, role) => (room.set_role(user, role).await?, "role"),
                 Command::Remove(user) => (room.remove(user).await?, "removal"),
@@ -331,6 +340,7 @@ impl App {
         match outcome {
             Outcome::Nothing => {}
             Outcome::Complain(text) => self.complain(&text),
+            Outcome::Done(text) => say(text),
             Outcome::Listed(conversations) => {
                 if conversations.is_empty() {
                     say("no conversations yet: /create TITLE, or /direct alice@eu.example");

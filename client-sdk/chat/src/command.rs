@@ -17,6 +17,8 @@ Type a line to send it to the open conversation. Begin it with // to send a line
   /remove USER               remove; may come back
   /ban USER    /unban USER   keep out, or allow again
   /door open|close           let everybody in who knows the id
+  /owner USER                make a member the owner; you become an admin
+  /stewards                  name the usual servers that witness who owns it
   /title TEXT  /topic TEXT   name it
   /name TEXT                 how you are called in it
   /leave                     leave it
@@ -50,6 +52,8 @@ pub(crate) enum Command {
     Ban(String),
     Unban(String),
     Door(bool),
+    Owner(String),
+    Stewards,
     Title(String),
     Topic(String),
     Name(String),
@@ -130,6 +134,8 @@ pub(crate) fn parse(line: &str) -> Result<Command, String> {
             "close" => Command::Door(false),
             _ => return Err("/door open, or /door close".to_owned()),
         },
+        "owner" => Command::Owner(need("an address")?),
+        "stewards" => Command::Stewards,
         "title" => Command::Title(need("a text")?),
         "topic" => Command::Topic(need("a text")?),
         "name" => Command::Name(need("a text")?),
@@ -232,6 +238,7 @@ mod tests {
             ("/role bob@us.example", "role"),
             ("/role bob@us.example king", "moderator"),
             ("/door", "open"),
+            ("/owner", "address"),
         ] {
             let error = parse(line).unwrap_err();
             assert!(error.contains(hint), "{line}: {error}");
@@ -243,7 +250,7 @@ mod tests {
         let words = [
             "list", "open", "create", "direct", "invite", "leave", "members", "reply", "edit",
             "delete", "react", "history", "who", "quit", "join", "role", "remove", "ban", "unban",
-            "door", "title", "topic", "name", "me",
+            "door", "title", "topic", "name", "me", "owner", "stewards",
         ];
         for word in words {
             assert!(HELP.contains(&format!("/{word}")), "{word}");
