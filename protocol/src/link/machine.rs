@@ -327,7 +327,7 @@ impl Link {
                 self.hello(now, version, server, nonce, world, out);
             }
             Frame::Shared { fingerprints } => self.shared(fingerprints, world, out),
-            Frame::Ask { conversation } => self.send_frontier(conversation, true, world, out),
+            Frame::Ask { conversation } => self.asked(conversation, world, out),
             Frame::Frontier {
                 conversation,
                 tips,

@@ -818,3 +818,36 @@ fn a_peer_whose_last_member_is_gone_is_asked_what_it_has_and_told_nothing() {
     assert_eq!(asked, [Frame::Ask { conversation: C }]);
     assert!(frames(&mut host, Input::Frame(Frame::Ask { conversation: C })).is_empty());
 }
+
+#[test]
+fn what_ended_a_peers_part_is_pushed_when_it_asks_and_tells_nothing_itself() {
+    let mut host = opened(1, 2);
+    host.grow(3);
+    host.input(Input::LeftAt(C, Some(1)));
+    let reads = |outputs: Vec<Output>| {
+        let read = |o: &Output| match o {
+            Output::Read { from, .. } => Some(*from),
+            _ => None,
+        };
+        outputs.iter().filter_map(read).collect::<Vec<_>>()
+    };
+    let ask = || Input::Frame(Frame::Ask { conversation: C });
+    assert_eq!(reads(host.input(ask())), [0]);
+    // The peer stored it: it is told no more.
+    let bundles = host.chains[&server(1)].clone();
+    let bundles = bundles.into_iter().map(|bundle| (bundle, vec![])).collect();
+    let pushed = frames(
+        &mut host,
+        Input::Read {
+            session: 1,
+            conversation: C,
+            bundles,
+        },
+    );
+    let [Frame::Push { n: first, .. }, Frame::Push { n: last, .. }] = pushed[..] else {
+        panic!("{pushed:?}")
+    };
+    let verdicts = vec![(first, Verdict::Stored), (last, Verdict::Stored)];
+    host.input(Input::Frame(Frame::Verdicts { verdicts }));
+    assert!(reads(host.input(ask())).is_empty());
+}

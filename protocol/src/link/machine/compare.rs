@@ -101,6 +101,24 @@ impl Link {
         }
     }
 
+    pub(super) fn asked(
+        &mut self,
+        conversation: ConversationId,
+        world: &dyn World,
+        out: &mut Vec<Output>,
+    ) {
+        match self.outboxes.get_mut(&conversation) {
+            // The peer may know an act that ended the part of this server, as this one knows one
+            // that ended the peer's: then neither tells its frontier, and what ended the peer's
+            // part is pushed without, from where it was last.
+            Some(outbox) if outbox.until.is_some() && outbox.is_open() && !outbox.synced => {
+                outbox.synced = true;
+                self.ready.insert(conversation);
+            }
+            _ => self.send_frontier(conversation, true, world, out),
+        }
+    }
+
     pub(super) fn send_frontier(
         &mut self,
         conversation: ConversationId,
