@@ -175,7 +175,7 @@ pub struct VerdictChange {
     pub now: Verdict,
 }
 
-/// A user whose role is now another.
+/// A user whose role is now another, or who has it at another home.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct RoleChange {
     /// Who.
@@ -193,7 +193,7 @@ pub struct Effects {
     pub verdicts: Vec<Verdict>,
     /// Earlier events that became void, stand again, or were waited for. Sorted, unique.
     pub changed: Vec<VerdictChange>,
-    /// Users with another role. Sorted by user, unique.
+    /// Users with another role, or the same at another home. Sorted by user, unique.
     pub roles: Vec<RoleChange>,
     /// Users whose memberships may have begun or ended elsewhere in the order. Sorted, unique.
     pub sights: Vec<UserId>,
@@ -526,11 +526,13 @@ impl Authority {
         let mut before = BTreeMap::new();
         for subject in &pass.touched {
             let was = self.subjects[subject.0 as usize].standing.role;
+            let lived = self.member_at(*subject).and_then(|member| member.home);
             self.restand(*subject, Some(graph), &mut before);
+            let lives = self.member_at(*subject).and_then(|member| member.home);
             let state = &self.subjects[subject.0 as usize];
             effects.sights.extend(state.id);
             if let (Some(user), now) = (state.id, state.standing.role)
-                && was != now
+                && (was != now || (lived.is_some() && lived != lives))
             {
                 effects.roles.push(RoleChange { user, was, now });
             }

@@ -151,7 +151,7 @@ impl Authority {
         self.member_at(self.known(user)?)
     }
 
-    fn member_at(&self, subject: SubjectIx) -> Option<Member> {
+    pub(super) fn member_at(&self, subject: SubjectIx) -> Option<Member> {
         let state = &self.subjects[subject.0 as usize];
         if state.standing.role == Role::None {
             return None;

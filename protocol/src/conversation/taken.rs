@@ -271,10 +271,8 @@ impl Conversation {
 
     /// The home a user is, or was last, bound to here.
     fn home_of(&self, user: &UserId) -> ServerId {
-        self.authority
-            .homes_of(user)
-            .first()
-            .copied()
-            .unwrap_or(self.me)
+        let member = self.authority.member(user).and_then(|member| member.home);
+        let was = || self.authority.homes_of(user).first().copied();
+        member.or_else(was).unwrap_or(self.me)
     }
 }

@@ -159,7 +159,10 @@ impl Open {
     /// Takes note of roles that changed. Gives the users to be told: local members as they are
     /// now, and those who just ceased to be.
     pub(super) fn roles(&mut self, me: &ServerId, changes: &[RoleChange]) -> Arc<Vec<UserId>> {
-        let changes: Vec<_> = changes.iter().filter(|change| change.home == *me).collect();
+        let local = |user: &UserId| self.locals.binary_search(user).is_ok();
+        // One who moved away is at another home now.
+        let concerns = |change: &&RoleChange| change.home == *me || local(&change.user);
+        let changes: Vec<_> = changes.iter().filter(concerns).collect();
         if changes.is_empty() {
             return Arc::clone(&self.locals);
         }
@@ -167,7 +170,7 @@ impl Open {
         let mut told = locals.clone();
         for change in changes {
             told.insert(change.user);
-            if change.role == Role::None {
+            if change.role == Role::None || change.home != *me {
                 locals.remove(&change.user);
             } else {
                 locals.insert(change.user);

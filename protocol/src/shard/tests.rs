@@ -395,6 +395,22 @@ fn of(session: u64) -> RecordsOf {
 }
 
 #[test]
+fn who_moved_away_is_told_of_it_and_of_nothing_after() {
+    let machine = Conversation::group(&genesis(1), server(1), 1);
+    let user = owner().0;
+    let mut open = Open::new(machine, vec![user], BTreeSet::new(), Opening(1));
+    let at = |home| RoleChange {
+        user,
+        role: Role::Owner,
+        home: server(home),
+    };
+    assert_eq!(*open.roles(&server(1), &[at(2)]), [user]);
+    assert!(open.roles(&server(1), &[]).is_empty());
+    assert_eq!(*open.roles(&server(1), &[at(1)]), [user]);
+    assert_eq!(*open.roles(&server(1), &[]), [user]);
+}
+
+#[test]
 fn a_checkpoint_is_made_once_it_is_due_and_told_once_it_is_durable() {
     let (mut shard, disk, mut out) = (shard(1), known(&[1]), Vec::new());
     grant(&mut shard, &disk, 1, &mut out);

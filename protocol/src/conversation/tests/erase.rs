@@ -275,18 +275,8 @@ fn edits_at_two_homes() -> (World, EventId, [EventId; 2]) {
     world.gossip_all();
     let first = world.edit(MEMBER, id, "tea at 4").unwrap();
     world.commit(1);
-    // His device knows the end of his old home's chain; his new home does not hold it yet.
-    let machine = &world.homes[1].machine;
-    let cut = machine
-        .authority()
-        .cut_for(machine.graph(), world.time(), &world.users[MEMBER].id);
-    world.users[MEMBER].home = 2;
-    let act = Act::Move {
-        home: server(2),
-        n: 1,
-        cut,
-    };
-    world.act(MEMBER, act).unwrap();
+    // His new home does not hold it yet.
+    world.move_to(MEMBER, 2);
     world.commit(2);
     let second = world.edit(MEMBER, id, "tea at 5").unwrap();
     world.commit(2);

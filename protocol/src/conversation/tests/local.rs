@@ -1,7 +1,7 @@
 //! Events of the home's own users.
 
 use super::world::*;
-use crate::{event::Act, role::Role, session::Code};
+use crate::{conversation::RoleChange, event::Act, role::Role, session::Code};
 
 #[test]
 fn events_that_come_while_a_commit_is_on_its_way_share_the_next_one() {
@@ -105,4 +105,19 @@ fn what_waits_for_its_commit_is_bounded() {
     assert_eq!(refused, 5_000 - 4_096);
     while world.commit(0).is_some() {}
     assert!(world.say(OWNER, "room again").is_ok());
+}
+
+#[test]
+fn who_moves_is_told_of_as_a_member_at_his_new_home() {
+    let mut world = World::group();
+    world.gossip_all();
+    world.move_to(MEMBER, 2);
+    let moved = world.commit(2).unwrap();
+    let member = RoleChange {
+        user: world.users[MEMBER].id,
+        role: Role::Member,
+        home: server(2),
+    };
+    assert_eq!(moved.changes.roles, [member]);
+    assert_eq!(moved.changes.homes.joined, []);
 }

@@ -359,6 +359,23 @@ impl World {
         (self.sign(user, claims, act), Some(sealed))
     }
 
+    /// A user moves to another home, which commits that next. His device knows the end of his old
+    /// home's chain, whether his new home does or not.
+    pub(super) fn move_to(&mut self, user: usize, home: usize) {
+        let machine = &self.homes[self.users[user].home].machine;
+        let now = self.time();
+        let cut = machine
+            .authority()
+            .cut_for(machine.graph(), now, &self.users[user].id);
+        self.users[user].home = home;
+        let act = Act::Move {
+            home: server(home),
+            n: 1,
+            cut,
+        };
+        self.act(user, act).unwrap();
+    }
+
     pub(super) fn edit(
         &mut self,
         user: usize,
