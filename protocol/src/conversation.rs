@@ -17,7 +17,7 @@ mod waiting;
 pub use bundle::{BundleError, CheckedBundle, CheckedEvent, Slot};
 pub use local::Refusal;
 pub use proposals::{NotSigned, RootChange};
-pub use records::{ProvenTwins, ReceivedRecord, RecordKeys, TakenRecord};
+pub use records::{CheckpointPace, ProvenTwins, ReceivedRecord, RecordKeys, TakenRecord};
 pub use taken::{Changes, Homes, RoleChange, SightChange, Taken, TakenEvent};
 
 use std::collections::{BTreeSet, VecDeque};

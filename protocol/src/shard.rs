@@ -30,7 +30,7 @@ use std::{
 };
 
 use crate::{
-    conversation::{Conversation, Homes, RoleChange, Taken},
+    conversation::{CheckpointPace, Conversation, Homes, RoleChange, Taken},
     event::{SealedContent, SignedEvent},
     ids::{CommitId, ConversationId, DeviceKey, PublicKey, ServerId, UserId},
     link::{Offer, Verdict},
@@ -120,6 +120,7 @@ pub struct Shard {
     overtaken: Vec<ConversationId>,
     /// What this home as a steward answered itself.
     words: VecDeque<(ConversationId, StewardMessage)>,
+    pace: CheckpointPace,
 }
 
 fn not_found() -> WireError {
@@ -151,6 +152,7 @@ impl Shard {
             balloting: BTreeSet::new(),
             overtaken: Vec::new(),
             words: VecDeque::new(),
+            pace: CheckpointPace::DAILY,
         }
     }
 

@@ -60,6 +60,29 @@ pub struct ProvenTwins {
     pub signed_both: Vec<ServerId>,
 }
 
+/// How often checkpoints are made: by default once a day, or after 1,000 acts.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct CheckpointPace {
+    /// After so many acts.
+    pub acts: usize,
+    /// Or after this many milliseconds, if there were any acts.
+    pub ms: u64,
+}
+
+impl CheckpointPace {
+    /// That of [`CHECKPOINT_ACTS`] and [`CHECKPOINT_MS`].
+    pub const DAILY: Self = Self {
+        acts: CHECKPOINT_ACTS,
+        ms: CHECKPOINT_MS,
+    };
+}
+
+impl Default for CheckpointPace {
+    fn default() -> Self {
+        Self::DAILY
+    }
+}
+
 /// What became of a root record.
 #[derive(Debug)]
 pub enum ReceivedRecord {
@@ -297,26 +320,30 @@ impl Conversation {
         }
     }
 
-    /// Whether this home is to make a checkpoint: it is the owner's, there were acts since the last,
-    /// and they are many or it is a day.
+    /// Whether this home is to make a checkpoint: it is the owner's, who did not move away since the
+    /// last record, there were acts since, and they are many or it is long ago.
     #[must_use]
-    pub fn checkpoint_due(&self, now: Timestamp) -> bool {
+    pub fn checkpoint_due(&self, now: Timestamp, pace: CheckpointPace) -> bool {
         let Some(root) = self.newest_root() else {
             return false;
         };
-        if root.home != self.me {
+        let lives = self
+            .authority
+            .member(&root.owner)
+            .and_then(|owner| owner.home);
+        if root.home != self.me || lives != Some(self.me) {
             return false;
         }
         let acts = self.authority.unsettled_acts();
         if acts == 0 {
             return false;
         }
-        let day = now.0 >= root.created_at.plus_ms(CHECKPOINT_MS).0;
+        let long = now.0 >= root.created_at.plus_ms(pace.ms).0;
         // What a cut names and nobody gave yet is waited for: settled without it, it lets nothing
         // stand.
         let whole = self.authority.unheld_cuts().next().is_none();
-        let late = now.0 >= root.created_at.plus_ms(2 * CHECKPOINT_MS).0;
-        (acts >= CHECKPOINT_ACTS || day) && (whole || late)
+        let late = now.0 >= root.created_at.plus_ms(pace.ms.saturating_mul(2)).0;
+        (acts >= pace.acts || long) && (whole || late)
     }
 
     /// The record that would follow now, of all that is held: a checkpoint until it is changed. None

@@ -3,7 +3,7 @@
 use super::{Output, Shard, Store, What, open::Open, work::Work};
 use crate::{
     commit::RootRef,
-    conversation::{Homes, ReceivedRecord, RecordKeys, TakenRecord},
+    conversation::{CheckpointPace, Homes, ReceivedRecord, RecordKeys, TakenRecord},
     ids::{ConversationId, DeviceKey, PublicKey, ServerId, UserId},
     limits::LINK_FRAME_BYTES_MAX,
     link::RECORDS_MAX,
@@ -95,6 +95,11 @@ impl Shard {
         };
         let records = open.machine.records_from(from).take(RECORDS_MAX);
         records.take_while(fits).cloned().collect()
+    }
+
+    /// Makes checkpoints at another pace than daily.
+    pub const fn set_checkpoint_pace(&mut self, pace: CheckpointPace) {
+        self.pace = pace;
     }
 
     /// Makes a checkpoint at once where this home is the only steward, and signed nothing that may

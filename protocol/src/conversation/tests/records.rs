@@ -2,7 +2,9 @@
 
 use super::world::*;
 use crate::{
-    conversation::{Conversation, Received, ReceivedRecord, RecordKeys, TakenRecord},
+    conversation::{
+        CheckpointPace, Conversation, Received, ReceivedRecord, RecordKeys, TakenRecord,
+    },
     event::Act,
     ids::{PublicKey, UserId},
     limits::{CHECKPOINT_ACTS, CHECKPOINT_MS},
@@ -189,7 +191,9 @@ fn a_checkpoint_is_due_after_many_acts_or_a_day_with_some_and_only_at_the_owners
     let mut world = World::group();
     let due = |world: &World, home: usize, ms: u64| {
         let at = Timestamp(world.now + ms);
-        world.homes[home].machine.checkpoint_due(at)
+        world.homes[home]
+            .machine
+            .checkpoint_due(at, CheckpointPace::DAILY)
     };
     assert!(!due(&world, 0, 0));
     assert!(due(&world, 0, CHECKPOINT_MS) && !due(&world, 1, CHECKPOINT_MS));
@@ -203,6 +207,21 @@ fn a_checkpoint_is_due_after_many_acts_or_a_day_with_some_and_only_at_the_owners
         }
     }
     assert!(due(&world, 0, 0));
+}
+
+#[test]
+fn the_home_that_an_owner_moved_away_from_makes_no_checkpoint() {
+    let mut world = World::group();
+    let day = Timestamp(world.now + CHECKPOINT_MS);
+    let due = |world: &World| {
+        let machine = &world.homes[0].machine;
+        machine.checkpoint_due(day, CheckpointPace::DAILY)
+    };
+    assert!(due(&world));
+    world.move_to(OWNER, 2);
+    world.commit(2);
+    world.gossip_all();
+    assert!(!due(&world), "nobody would hear of it");
 }
 
 #[test]
