@@ -157,6 +157,10 @@ fn print(summary: &Summary) {
     for (kind, count) in &summary.events {
         println!("  {kind:18} {count:>8}");
     }
+    println!("root records");
+    for (kind, count) in &summary.records {
+        println!("  {kind:18} {count:>8}");
+    }
     println!("faults");
     for (kind, count) in &summary.faults {
         println!("  {:18} {count:>8}", kind.name());

@@ -5,15 +5,16 @@ mod history;
 mod ledger;
 mod oracle;
 mod reading;
+mod records;
 
 pub(crate) use ledger::Ledger;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use comity_protocol::{
-    ids::{CommitId, ConversationId, EventId, ServerId, UserId},
+    ids::{ConversationId, EventId, UserId},
     limits::WAITING_ITEMS_MAX,
-    role::Role,
+    root::SignedRoot,
 };
 
 use crate::{
@@ -23,10 +24,11 @@ use crate::{
     steps::{HEALS_MS, ROUNDS_MS},
     world::World,
 };
-use history::{History, Raw};
+use history::{Held, History};
 use ledger::Birth;
-use oracle::{Oracle, Owner};
+use oracle::{Member, Oracle, Owner};
 use reading::Reading;
+use records::Seen;
 
 /// A broken promise.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -59,20 +61,25 @@ pub(crate) fn bounds(server: &Server) -> Result<(), Violation> {
     Ok(())
 }
 
-/// The commits of one conversation that a server holds.
-fn commits<'a>(server: &'a Server, known: &'a Known) -> BTreeMap<CommitId, Raw<'a>> {
-    let raw = |number: &usize| match &server.disk.log[*number].body {
-        Body::Commit(record) => {
-            let events = record.events.iter().map(|entry| &entry.raw).collect();
-            Some((record.id, (&record.commit, events)))
+/// Adds what a server holds of one conversation.
+fn collect<'a>(server: &'a Server, known: &Known, held: &mut Held<'a>) {
+    for number in &known.order {
+        match &server.disk.log[*number].body {
+            Body::Commit(record) => {
+                let events = record.events.iter().map(|entry| &entry.raw).collect();
+                held.commits.insert(record.id, (&record.commit, events));
+            }
+            Body::Root(record) => {
+                let id = SignedRoot::id_of(&record.raw);
+                held.records.insert(id, &record.raw);
+            }
+            _ => {}
         }
-        _ => None,
-    };
-    known.order.iter().filter_map(raw).collect()
+    }
 }
 
 /// Looks at everything after a rest.
-pub(crate) fn everything(world: &World, nth: u64) -> Result<(), Violation> {
+pub(crate) fn everything(world: &mut World, nth: u64) -> Result<(), Violation> {
     let conversations: BTreeSet<ConversationId> = world
         .honest()
         .flat_map(|n| world.servers[n].rows.known.keys().copied())
@@ -81,35 +88,38 @@ pub(crate) fn everything(world: &World, nth: u64) -> Result<(), Violation> {
         world.ledger.all_there(&world.servers[n], n)?;
     }
     for conversation in conversations {
-        one(world, conversation, nth)?;
+        let records = one(world, conversation, nth)?;
+        world.ledger.count_records(records);
     }
     Ok(())
 }
 
-fn one(world: &World, conversation: ConversationId, nth: u64) -> Result<(), Violation> {
+/// Looks at one conversation; gives the root records that were held of it.
+fn one(world: &World, conversation: ConversationId, nth: u64) -> Result<Seen, Violation> {
     let holders: Vec<usize> = world
         .honest()
         .filter(|n| world.servers[*n].rows.known.contains_key(&conversation))
         .collect();
     let known = |n: usize| &world.servers[n].rows.known[&conversation];
-    let mut union = BTreeMap::new();
+    let mut union = Held::default();
     for n in &holders {
-        union.extend(commits(&world.servers[*n], known(*n)));
+        collect(&world.servers[*n], known(*n), &mut union);
     }
     let whole = History::read(&union);
     world.ledger.authors(&whole)?;
     no_fork(world, &whole)?;
-    // Those that take part, by the commits of all of them.
-    let members = match world.ledger.birth(&conversation) {
-        Some(Birth::Group(owner)) => {
-            let oracle = Oracle::new(&whole, *owner);
-            Some(homes(world, &oracle))
-        }
-        Some(Birth::Direct(homes)) => Some(homes.clone()),
-        None => None,
+    let owner = match world.ledger.birth(&conversation) {
+        Some(Birth::Group(owner)) => Some(*owner),
+        _ => None,
     };
-    let Some(members) = members else {
-        return Ok(());
+    if let Some(owner) = owner {
+        records::well_made(world, &whole, &union, owner)?;
+    }
+    // Those that take part, by the commits of all of them.
+    let members = match (owner, world.ledger.birth(&conversation)) {
+        (Some(owner), _) => Oracle::new(&whole, owner).homes(),
+        (None, Some(Birth::Direct(homes))) => homes.clone(),
+        _ => return Ok(Seen::default()),
     };
     let parts: Vec<usize> = holders
         .iter()
@@ -125,16 +135,26 @@ fn one(world: &World, conversation: ConversationId, nth: u64) -> Result<(), Viol
             format!("server {n} has a member in {conversation} and does not know it {healed}");
         return Err(Violation::new("P4", what));
     }
+    let seen = owner.map_or_else(Seen::default, |owner| records::seen(&whole, owner));
     let Some(first) = parts.first().copied() else {
-        return Ok(());
+        return Ok(seen);
     };
     same_commits(world, conversation, &parts, nth)?;
-    let union = commits(&world.servers[first], known(first));
+    let mut union = Held::default();
+    collect(&world.servers[first], known(first), &mut union);
     let history = History::read(&union);
-    if history.made.len() != union.len() {
+    if history.made.len() != union.commits.len() || history.records.len() != union.records.len() {
         let what =
             format!("server {first} holds commits of {conversation} without what they build on");
         return Err(Violation::new("P3", what));
+    }
+    if let Some(owner) = owner {
+        let mut union = Held::default();
+        for n in &parts {
+            collect(&world.servers[*n], known(*n), &mut union);
+        }
+        let whole = History::read(&union);
+        records::newest(world, &conversation, &whole, owner, &parts, nth)?;
     }
     for n in &parts {
         once(*n, &conversation, known(*n))?;
@@ -149,10 +169,11 @@ fn one(world: &World, conversation: ConversationId, nth: u64) -> Result<(), Viol
             return Err(Violation::new("P3", what));
         }
     }
-    if let Some(Birth::Group(owner)) = world.ledger.birth(&conversation) {
-        as_the_rules_say(world, conversation, &history, *owner, &parts)?;
+    if let Some(owner) = owner {
+        as_the_rules_say(world, conversation, &history, owner, &parts)?;
     }
-    world.ledger.once_or_void(world, &conversation, &parts)
+    world.ledger.once_or_void(world, &conversation, &parts)?;
+    Ok(seen)
 }
 
 /// P2: no event is two lines.
@@ -191,18 +212,6 @@ fn healed(nth: u64) -> String {
         ROUNDS_MS - 1_000
     };
     format!("{} s after contact", ms / 1_000)
-}
-
-/// Honest and other homes of members.
-fn homes(world: &World, oracle: &Oracle<'_>) -> BTreeSet<ServerId> {
-    let mut homes = BTreeSet::new();
-    for user in oracle.users() {
-        if oracle.role(user) > Role::None {
-            let of = world.users.iter().find(|u| u.id == user);
-            homes.extend(of.map(|u| world.servers[u.home].id));
-        }
-    }
-    homes
 }
 
 /// P4 and P5: everybody holds what one of them holds.
@@ -273,21 +282,27 @@ fn as_the_rules_say(
 ) -> Result<(), Violation> {
     let oracle = Oracle::new(history, owner);
     let reading = Reading::of(history, &oracle);
-    let roles: BTreeMap<UserId, Role> = oracle
-        .users()
-        .map(|user| (user, oracle.role(user)))
-        .filter(|(_, role)| *role > Role::None)
-        .collect();
+    let members = oracle.members();
     for n in parts {
         let known = &world.servers[*n].rows.known[&conversation];
-        let shown: BTreeMap<UserId, Role> = known
-            .members
-            .iter()
-            .map(|(u, (role, _))| (*u, *role))
+        let shown = known.members.iter();
+        let shown: BTreeMap<UserId, Member> = shown
+            .map(|(user, (role, home))| {
+                let (role, home) = (*role, *home);
+                (*user, Member { role, home })
+            })
             .collect();
-        if shown != roles {
-            let what =
-                format!("server {n} shows members of {conversation} that the rules do not give");
+        if shown != members {
+            let other = members
+                .keys()
+                .chain(shown.keys())
+                .find(|user| shown.get(*user) != members.get(*user));
+            let of = |all: &BTreeMap<UserId, Member>| other.and_then(|u| all.get(u).cloned());
+            let what = format!(
+                "server {n} shows members of {conversation} that the rules do not give: {other:?} as {:?}, not {:?}",
+                of(&shown),
+                of(&members)
+            );
             return Err(Violation::new("P3", what));
         }
         let right: Vec<_> = reading.lines.values().map(|(id, m)| (*id, m)).collect();

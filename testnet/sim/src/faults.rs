@@ -46,9 +46,9 @@ kinds! {
     ClockBack = "clock_back";
     /// A client that loses answers and sends its events again.
     LostAnswers = "lost_answers";
-    /// A home signs two commits on one.
+    /// A home signs two commits on one, lately or long ago.
     Fork = "fork";
-    /// A home signs a commit with a clock far in the past.
+    /// A home signs a commit with a clock far in the past, which has seen nothing since.
     Backdate = "backdate";
     /// A home stamps a commit minutes or days ahead.
     Future = "future";
@@ -72,6 +72,12 @@ kinds! {
     Usurp = "usurp";
     /// Deleted text is handed out again.
     Resurrect = "resurrect";
+    /// A steward signs several root records on one.
+    Twins = "twins";
+    /// A root record comes long after it was made.
+    LateRecord = "late_record";
+    /// Root records that their maker may not make, or that say what is not so.
+    ForgeRecord = "forge_record";
     /// Frames come twice.
     DuplicateFrames = "duplicate_frames";
     /// Frames overtake each other.
@@ -101,6 +107,9 @@ impl Kind {
                 | Self::Forge
                 | Self::Usurp
                 | Self::Resurrect
+                | Self::Twins
+                | Self::LateRecord
+                | Self::ForgeRecord
                 | Self::DuplicateFrames
                 | Self::ReorderFrames
                 | Self::Snoop

@@ -1,6 +1,8 @@
 //! A server that lies. It runs the same machines, so that others believe it, and says more than
 //! they do: forks, forgeries, what was deleted, what nobody asked for.
 
+mod records;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use comity_protocol::{
@@ -12,7 +14,15 @@ use comity_protocol::{
     time::Hlc,
 };
 
-use crate::{faults::Kind, people, random::Random, rows::Marks, world::World};
+use records::Late;
+
+use crate::{
+    faults::Kind,
+    people::{self, Change},
+    random::Random,
+    rows::Marks,
+    world::World,
+};
 
 /// Numbers of pushes that its machine never gives.
 const PUSHES_FROM: u64 = 1 << 40;
@@ -29,6 +39,8 @@ pub(crate) struct Hostile {
     pushes: u64,
     /// A frame that is held back to come after the next one.
     held: Option<(usize, FrameChannel, Vec<u8>)>,
+    /// Root records that it gives to nobody yet.
+    late: Vec<Late>,
 }
 
 impl Hostile {
@@ -69,6 +81,9 @@ impl World {
                 self.hostile.until.insert(kind, until);
                 true
             }
+            Kind::Twins => self.twins(me, random),
+            Kind::LateRecord => self.late_record(me, random),
+            Kind::ForgeRecord => self.forge_record(me, random),
             Kind::MalformedFrame => self.malformed_frame(me, random),
             Kind::Snoop => self.snoop(me, random),
             Kind::Replay => self.replay(me, random),
@@ -78,7 +93,7 @@ impl World {
                 // Of those in which somebody of its own is a member.
                 let with = mine.into_iter().filter(|id| {
                     let members = &known[id].members;
-                    let own = self.users.iter().filter(|u| u.home == me);
+                    let own = self.users.iter().filter(|u| u.home_in(id) == me);
                     own.into_iter().any(|u| members.contains_key(&u.id))
                 });
                 let with: Vec<_> = with.collect();
@@ -102,7 +117,8 @@ impl World {
         let user = {
             let members = &self.servers[me].rows.known[&conversation].members;
             let own = self.users.iter().enumerate();
-            let own = own.filter(|(_, u)| u.home == me && members.contains_key(&u.id));
+            let own =
+                own.filter(|(_, u)| u.home_in(&conversation) == me && members.contains_key(&u.id));
             let own: Vec<usize> = own.map(|(n, _)| n).collect();
             random.pick(&own)
         };
@@ -114,11 +130,17 @@ impl World {
         let mut keep = true;
         match kind {
             Kind::Fork => {
-                let Some(()) = self.as_fork(me, conversation, &mut forged) else {
+                let Some(()) = self.as_fork(me, conversation, &mut forged, random) else {
                     return false;
                 };
             }
-            Kind::Backdate => {}
+            // A commit at the end of its chain, stamped right after the one before, that has seen
+            // nothing since: with an act, if its user may do one, against whatever was settled.
+            Kind::Backdate => {
+                if let Some(made) = self.act_of(me, user, conversation, random) {
+                    forged.events = vec![made];
+                }
+            }
             Kind::Future => {
                 let day = random.percent(50);
                 let ahead = if day { 86_400_000 } else { 150_000 };
@@ -205,19 +227,26 @@ impl World {
         Some(Forged { commit, events })
     }
 
-    /// Moves a commit beside the newest one, once in a conversation: whoever forks again and again
-    /// only hurts himself.
+    /// Moves a commit beside the newest one or an older one, which may be settled, once in a
+    /// conversation: whoever forks again and again only hurts himself.
     fn as_fork(
         &mut self,
         me: usize,
         conversation: ConversationId,
         forged: &mut Forged,
+        random: &mut Random,
     ) -> Option<()> {
         let id = self.servers[me].id;
         let machine = self.servers[me].shard.conversation(&conversation)?;
         let graph = machine.graph();
         let tip = graph.standing_tip(&id)?;
-        let (prev, node) = (graph.node(tip).prev()?, graph.node(tip));
+        let deep = random.percent(50);
+        let chain = std::iter::successors(Some(tip), |at| graph.node(*at).prev());
+        let with_prev = chain.filter(|at| graph.node(*at).prev().is_some());
+        let mut beside: Vec<_> = with_prev.collect();
+        beside.truncate(if deep { beside.len() } else { 1 });
+        let node = graph.node(random.pick(&beside)?);
+        let prev = node.prev()?;
         if !self.hostile.forked.insert(conversation) {
             return None;
         }
@@ -225,6 +254,23 @@ impl World {
         forged.commit.prev = Some(graph.node(prev).id());
         forged.commit.hlc = node.hlc();
         Some(())
+    }
+
+    /// An act of a user, of the kind that changes what others may do.
+    fn act_of(
+        &mut self,
+        me: usize,
+        user: usize,
+        conversation: ConversationId,
+        random: &mut Random,
+    ) -> Option<(RawEvent, Option<SealedContent>)> {
+        let change = [Change::Give, Change::Remove, Change::Ban][random.place(3)];
+        let other = random.place(self.users.len());
+        let (by, of, server) = (&self.users[user], &self.users[other], &mut self.servers[me]);
+        let act = people::grant(change, by, of, conversation, server, random)?;
+        let made = people::make(by, conversation, act, None, server, random)?;
+        self.ledger.sent(&made);
+        Some((made.event.to_raw(), made.content))
     }
 
     fn sign(&self, me: usize, mut forged: Forged) -> Bundle {
@@ -429,7 +475,7 @@ impl World {
         random: &mut Random,
     ) -> bool {
         let victims: Vec<usize> = (0..self.users.len())
-            .filter(|n| self.users[*n].home != me)
+            .filter(|n| self.users[*n].home_in(&forged.commit.conversation) != me)
             .collect();
         let Some(victim) = random.pick(&victims) else {
             return false;
@@ -443,7 +489,8 @@ impl World {
         let event = self.users[user].sign_as(author, conversation, Role::Member, act, random);
         let (mut commit, events) = (forged.commit.clone(), vec![(event.to_raw(), Some(content))]);
         if random.percent(50) {
-            commit.origin = self.servers[self.users[victim].home].id;
+            let home = self.users[victim].home_in(&conversation);
+            commit.origin = self.servers[home].id;
         }
         let bundle = self.sign(me, Forged { commit, events });
         for to in self.honest().collect::<Vec<_>>() {
@@ -493,6 +540,7 @@ impl World {
                     | Frame::Have { .. }
                     | Frame::Shared { .. }
                     | Frame::Frontier { .. }
+                    | Frame::Records { .. }
                     | Frame::Found { .. })
             );
             if kept {
@@ -515,6 +563,9 @@ impl World {
 
     /// Lets go of what is held back.
     pub(crate) fn hostile_turn(&mut self, n: usize) {
+        if self.hostile.server == Some(n) {
+            self.give_late_records(n);
+        }
         if self.hostile.server == Some(n)
             && let Some((to, channel, bytes)) = self.hostile.held.take()
         {

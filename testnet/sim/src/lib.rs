@@ -39,6 +39,8 @@ pub struct Outcome {
     pub violation: Option<Violation>,
     /// Accepted events by kind.
     pub events: BTreeMap<&'static str, u64>,
+    /// Root records that were held, by what they are.
+    pub records: BTreeMap<&'static str, u64>,
     /// Faults that happened, by kind.
     pub faults: BTreeMap<Kind, u64>,
     /// Conversations in which something was accepted.
@@ -60,6 +62,7 @@ pub fn run(options: &Options) -> Outcome {
         seed: options.seed,
         violation: world.violation,
         conversations: world.ledger.lively(),
+        records: world.ledger.records(),
         events: world.ledger.kinds,
         faults: world.faults,
         steps: world.steps_taken,

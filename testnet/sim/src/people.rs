@@ -1,14 +1,15 @@
 //! Users with real identities and devices, and what they do.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use comity_protocol::{
     event::{Act, Content, Event, Field, Grant, SealedContent, SignedEvent, Target},
     identity::{Genesis as IdentityGenesis, IdentityLog, Op, Signer, home_key},
     ids::{ConversationId, EventId, Nonce, Salt, ServerId, UserId},
+    link::Offer,
     role::Role,
-    root::{Genesis, Root},
-    signing::SecretKey,
+    root::{Genesis, Root, RootSignature, RootSigner, SignedRoot},
+    signing::{Domain, SecretKey},
     time::Timestamp,
 };
 
@@ -24,6 +25,9 @@ pub(crate) struct User {
     pub(crate) log: Arc<IdentityLog>,
     home_key: SecretKey,
     devices: Vec<SecretKey>,
+    /// Conversations in which he moved to another home.
+    moved: BTreeMap<ConversationId, usize>,
+    moves: u64,
 }
 
 /// What a user sends.
@@ -38,6 +42,10 @@ pub(crate) enum Wish {
     Send(Box<Made>),
     Direct(UserId),
     AddDevice,
+    /// To live elsewhere in a conversation.
+    Move(ConversationId),
+    /// To make another the owner.
+    HandOver(ConversationId),
 }
 
 impl User {
@@ -58,6 +66,8 @@ impl User {
             log: Arc::new(log),
             home_key: key,
             devices: Vec::new(),
+            moved: BTreeMap::new(),
+            moves: 0,
         };
         user.add_device(random);
         user
@@ -79,7 +89,54 @@ impl User {
         Arc::clone(&self.log)
     }
 
-    /// The device that was added last.
+    /// His home in one conversation.
+    pub(crate) fn home_in(&self, conversation: &ConversationId) -> usize {
+        self.moved.get(conversation).copied().unwrap_or(self.home)
+    }
+
+    /// All his homes, that of his identity first.
+    pub(crate) fn homes(&self) -> Vec<usize> {
+        let mut homes = vec![self.home];
+        for home in self.moved.values() {
+            if !homes.contains(home) {
+                homes.push(*home);
+            }
+        }
+        homes
+    }
+
+    pub(crate) fn moved_to(&mut self, conversation: ConversationId, home: usize) {
+        self.moved.insert(conversation, home);
+    }
+
+    /// A move to another home, with what his present one says that his cut has to name.
+    pub(crate) fn move_to(
+        &mut self,
+        conversation: ConversationId,
+        now: &mut Server,
+        to: ServerId,
+        random: &mut Random,
+    ) -> Option<Made> {
+        let about = now.grantee(&conversation, &self.id, Some(self.id), None)?;
+        self.moves += 1;
+        let (n, cut) = (self.moves, about.cut);
+        let act = Act::Move { home: to, n, cut };
+        let event = self.sign(conversation, Role::None, act, random);
+        let content = None;
+        Some(Made { event, content })
+    }
+
+    /// His signature under a root record.
+    pub(crate) fn sign_root(&self, root: &Root) -> RootSignature {
+        let (id, _) = SignedRoot::encode(root);
+        let device = &self.devices[0];
+        RootSignature {
+            by: RootSigner::Device(device.public()),
+            signature: device.sign(Domain::Root, id.as_bytes()),
+        }
+    }
+
+    /// Any of his devices.
     fn device(&self, random: &mut Random) -> &SecretKey {
         &self.devices[random.place(self.devices.len())]
     }
@@ -142,9 +199,10 @@ pub(crate) fn text(texts: &mut u64, random: &mut Random) -> SealedContent {
     SealedContent::seal(&content).expect("a short text")
 }
 
-/// What somebody does who opens his client now: decided by what his home shows him.
+/// What somebody does who opens his client at one of his homes now: decided by what that shows him.
 pub(crate) fn wish(
     who: usize,
+    at: usize,
     users: &[User],
     server: &mut Server,
     texts: &mut u64,
@@ -162,10 +220,27 @@ pub(crate) fn wish(
     }
     let known = server.rows.known.iter();
     let mine: Vec<ConversationId> = known
-        .filter(|(_, known)| known.members.contains_key(&user.id))
+        .filter(|(id, known)| known.members.contains_key(&user.id) && user.home_in(id) == at)
         .map(|(id, _)| *id)
         .collect();
-    let conversation = if (5..9).contains(&kind) {
+    if random.percent(3) {
+        let owns = |id: &&ConversationId| {
+            let role = server.rows.known[id].members.get(&user.id);
+            role.is_some_and(|(role, _)| *role == Role::Owner)
+        };
+        let owned: Vec<_> = mine.iter().filter(owns).copied().collect();
+        if let Some(conversation) = random.pick(&owned) {
+            return Some(Wish::HandOver(conversation));
+        }
+    }
+    if kind == 8 {
+        // The sides of a direct conversation stay where they are.
+        let is_group =
+            |id: &&ConversationId| matches!(server.rows.known[id].offer, Offer::Group(_));
+        let groups: Vec<_> = mine.iter().filter(is_group).copied().collect();
+        return random.pick(&groups).map(Wish::Move);
+    }
+    let conversation = if (5..8).contains(&kind) {
         // Somewhere he is not, through a door if it is open.
         let all: Vec<_> = server.rows.known.keys().copied().collect();
         let others: Vec<_> = all.into_iter().filter(|id| !mine.contains(id)).collect();
@@ -173,7 +248,7 @@ pub(crate) fn wish(
     } else {
         random.pick(&mine)?
     };
-    let (act, content) = if (5..9).contains(&kind) {
+    let (act, content) = if (5..8).contains(&kind) {
         let role = [Role::Member, Role::Guest][random.place(2)];
         let home = server.id;
         (Act::Join { role, home }, None)

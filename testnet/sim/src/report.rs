@@ -21,9 +21,12 @@ pub const FAULTS_MIN: u64 = 30;
 /// Times that each kind of fault happens over a whole range, at least.
 pub const EACH_FAULT_MIN: u64 = 50;
 /// Kinds of events; each has to occur in every seed.
-pub const KINDS: [&str; 10] = [
-    "message", "edit", "delete", "react", "pin", "state", "grant", "join", "leave", "policy",
+pub const KINDS: [&str; 11] = [
+    "message", "edit", "delete", "react", "pin", "state", "grant", "join", "leave", "move",
+    "policy",
 ];
+/// Kinds of root records; each has to occur in every seed, twins over a whole range.
+pub const RECORDS: [&str; 2] = ["checkpoint", "transfer"];
 
 /// A range of seeds to play.
 #[derive(Clone, Debug)]
@@ -62,6 +65,8 @@ pub struct Summary {
     pub thin: Vec<(u64, String)>,
     /// Accepted events by kind.
     pub events: BTreeMap<&'static str, u64>,
+    /// Root records by what they are.
+    pub records: BTreeMap<&'static str, u64>,
     /// Faults by kind.
     pub faults: BTreeMap<Kind, u64>,
     /// Virtual time, in milliseconds.
@@ -77,6 +82,9 @@ impl Summary {
         self.seeds += 1;
         for (kind, count) in &outcome.events {
             *self.events.entry(kind).or_default() += count;
+        }
+        for (kind, count) in &outcome.records {
+            *self.records.entry(kind).or_default() += count;
         }
         for (kind, count) in &outcome.faults {
             *self.faults.entry(*kind).or_default() += count;
@@ -131,6 +139,7 @@ impl Summary {
             "rare": rare,
             "events": self.events,
             "events_total": self.events.values().sum::<u64>(),
+            "records": self.records,
             "faults": faults,
             "faults_total": self.faults.values().sum::<u64>(),
             "handled": self.handled,
@@ -192,6 +201,11 @@ fn thin(outcome: &Outcome) -> Option<String> {
     let missing: Vec<_> = KINDS
         .iter()
         .filter(|kind| !outcome.events.contains_key(*kind))
+        .chain(
+            RECORDS
+                .iter()
+                .filter(|kind| !outcome.records.contains_key(*kind)),
+        )
         .collect();
     if events < EVENTS_MIN {
         Some(format!("{events} events"))

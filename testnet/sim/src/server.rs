@@ -1,6 +1,7 @@
 //! A simulated home server: the machines of the core, a disk, a clock, and nothing that decides.
 
 mod perform;
+mod records;
 mod store;
 
 use std::{
@@ -170,6 +171,7 @@ impl Server {
             }
         }
         self.shard = Shard::new(self.id, 1, self.key.clone(), seed(&self.id, self.life));
+        self.shard.set_checkpoint_pace(records::PACE);
         self.replication = Replication::new(self.id, self.cards.0.keys().copied());
         for (conversation, known) in &self.rows.known {
             let tips = known.tips.values().flatten().copied();
@@ -233,9 +235,10 @@ impl Server {
         }
     }
 
-    pub(crate) fn tick(&mut self, random: Vec<u64>, second: bool) {
+    /// Time passed; once a second there are numbers for a root record.
+    pub(crate) fn tick(&mut self, random: Vec<u64>, second: Option<Nonce>) {
         self.links(Input::Tick { random });
-        if second {
+        if let Some(nonce) = second {
             let now = self.wall();
             let (shard, view, out) = self.shard();
             shard.release(now, &view, out);

@@ -1,11 +1,17 @@
 //! Everything together: one queue of events in virtual time, and the loop that takes them out.
 
 mod clients;
+mod owners;
 mod trouble;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use comity_protocol::{ids::ServerId, link::FrameChannel, shard::ReplyTo, signing::SecretKey};
+use comity_protocol::{
+    ids::{Nonce, ServerId},
+    link::FrameChannel,
+    shard::ReplyTo,
+    signing::SecretKey,
+};
 
 use crate::{
     check::{self, Ledger, Violation},
@@ -200,7 +206,8 @@ impl World {
                 if self.alive(n, life) {
                     let count = self.servers.len();
                     let random = (0..count).map(|_| self.random.step()).collect();
-                    self.servers[n].tick(random, second);
+                    let nonce = second.then(|| Nonce::from_bytes(self.random.bytes()));
+                    self.servers[n].tick(random, nonce);
                     self.push(self.now + TICK_MS, Event::Tick(n, life, !second));
                     self.hostile_turn(n);
                     self.perform(n);

@@ -1,12 +1,13 @@
-//! The commits of one conversation as plain sets, read from signed bytes.
+//! The commits and root records of one conversation as plain sets, read from signed bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use comity_protocol::{
     commit::{Commit, RawCommit, UnverifiedCommit},
     event::{Event, RawEvent, SignedEvent},
-    ids::{CommitId, EventId},
+    ids::{CommitId, EventId, RootId},
     place::Place,
+    root::{RawRoot, Root, SignedRoot},
 };
 
 /// A set of commits by number.
@@ -43,14 +44,28 @@ pub(super) struct Made {
     pub(super) commit: Commit,
     pub(super) events: Vec<(EventId, Event)>,
     pub(super) prev: Option<usize>,
-    /// What `prev` and the authority frontier reach.
+    /// What `prev`, the authority frontier and the root records it names reach.
     pub(super) past: Set,
+    /// The root records among that.
+    pub(super) records: Set,
     /// Itself and its `prev` chain.
     pub(super) chain: Set,
     /// What `parents` reach, too; not itself.
     pub(super) causal: Set,
     /// Every parent below it is held.
     pub(super) whole: bool,
+}
+
+/// A root record from 1 on.
+pub(super) struct Recorded {
+    pub(super) id: RootId,
+    pub(super) root: Root,
+    /// The record before; none if that is record 0.
+    pub(super) prev: Option<usize>,
+    /// Commits that the record before and the frontier reach.
+    pub(super) past: Set,
+    /// Records among that.
+    pub(super) records: Set,
 }
 
 /// Where an event is.
@@ -63,54 +78,105 @@ pub(super) struct History {
     pub(super) ix: BTreeMap<CommitId, usize>,
     /// Appearances of each event.
     pub(super) places: BTreeMap<EventId, Vec<At>>,
-    live: Vec<bool>,
+    pub(super) records: Vec<Recorded>,
+    pub(super) record_ix: BTreeMap<RootId, usize>,
 }
 
 /// A commit as it is stored.
 pub(super) type Raw<'a> = (&'a RawCommit, Vec<&'a RawEvent>);
 
+/// What somebody holds of a conversation, as it is stored.
+#[derive(Default)]
+pub(super) struct Held<'a> {
+    pub(super) commits: BTreeMap<CommitId, Raw<'a>>,
+    pub(super) records: BTreeMap<RootId, &'a RawRoot>,
+}
+
 impl History {
-    /// Reads commits; those that build on what is not there are left out.
-    pub(super) fn read(raw: &BTreeMap<CommitId, Raw<'_>>) -> Self {
+    /// Reads commits and records; those that build on what is not there are left out.
+    pub(super) fn read(held: &Held<'_>) -> Self {
         let mut history = Self::default();
         let mut left: BTreeMap<CommitId, Commit> = BTreeMap::new();
-        for (id, (commit, _)) in raw {
+        for (id, (commit, _)) in &held.commits {
             if let Ok(commit) = UnverifiedCommit::decode((*commit).clone()) {
                 left.insert(*id, commit.commit().clone());
             }
         }
+        let roots = held.records.iter();
+        let roots = roots.filter_map(|(id, raw)| Some((*id, SignedRoot::decode(raw).ok()?)));
+        let mut roots: BTreeMap<RootId, Root> = roots.collect();
         let all: BTreeSet<CommitId> = left.keys().copied().collect();
-        while !left.is_empty() {
-            let ready = |commit: &Commit| {
+        loop {
+            let ready: Vec<RootId> = roots
+                .iter()
+                .filter(|(_, root)| history.is_founded(root))
+                .map(|(id, _)| *id)
+                .collect();
+            for id in &ready {
+                if let Some(root) = roots.remove(id) {
+                    history.add_record(*id, root);
+                }
+            }
+            let founded = |commit: &Commit| {
                 let parents = commit.parents.iter().filter(|id| all.contains(id));
                 below(commit)
                     .iter()
                     .chain(parents)
                     .all(|id| history.ix.contains_key(id))
+                    && record_below(commit).is_none_or(|id| history.record_ix.contains_key(&id))
             };
-            let next = left.iter().filter(|(_, commit)| ready(commit));
+            let next = left.iter().filter(|(_, commit)| founded(commit));
             let mut next: Vec<CommitId> = next.map(|(id, _)| *id).collect();
             next.sort_by_key(|id| (left[id].hlc, *id));
-            if next.is_empty() {
+            if next.is_empty() && ready.is_empty() {
                 break;
             }
             for id in next {
                 if let Some(commit) = left.remove(&id) {
-                    history.add(id, commit, &raw[&id].1);
+                    history.add(id, commit, &held.commits[&id].1);
                 }
             }
         }
-        for c in 0..history.made.len() {
-            // Those before it are known: each comes after what it builds on.
-            let live = history.is_live(c);
-            history.live.push(live);
-        }
         history
+    }
+
+    fn is_founded(&self, root: &Root) -> bool {
+        let before = root.n == 1 || root.prev.is_some_and(|id| self.record_ix.contains_key(&id));
+        before
+            && root
+                .frontier
+                .iter()
+                .all(|tip| self.ix.contains_key(&tip.id))
+    }
+
+    fn add_record(&mut self, id: RootId, root: Root) {
+        let (mut past, mut records) = (Set::default(), Set::default());
+        let prev = root.prev.and_then(|id| self.record_ix.get(&id).copied());
+        if let Some(prev) = prev {
+            past.join(&self.records[prev].past);
+            records.join(&self.records[prev].records);
+            records.add(prev);
+        }
+        for tip in &root.frontier {
+            let below = self.ix[&tip.id];
+            past.join(&self.made[below].past);
+            past.add(below);
+            records.join(&self.made[below].records);
+        }
+        self.record_ix.insert(id, self.records.len());
+        self.records.push(Recorded {
+            id,
+            root,
+            prev,
+            past,
+            records,
+        });
     }
 
     fn add(&mut self, id: CommitId, commit: Commit, events: &[&RawEvent]) {
         let n = self.made.len();
         let (mut past, mut chain, mut causal) = (Set::default(), Set::default(), Set::default());
+        let mut records = Set::default();
         let prev = commit.prev.and_then(|id| self.ix.get(&id).copied());
         if let Some(prev) = prev {
             chain = self.made[prev].chain.clone();
@@ -119,6 +185,13 @@ impl History {
             let below = self.ix[&id];
             past.join(&self.made[below].past);
             past.add(below);
+            records.join(&self.made[below].records);
+        }
+        if let Some(record) = record_below(&commit) {
+            let below = self.record_ix[&record];
+            past.join(&self.records[below].past);
+            records.join(&self.records[below].records);
+            records.add(below);
         }
         causal.join(&past);
         let mut whole = true;
@@ -148,6 +221,7 @@ impl History {
             events,
             prev,
             past,
+            records,
             chain,
             causal,
             whole,
@@ -176,23 +250,6 @@ impl History {
         }
     }
 
-    pub(super) fn live(&self, c: usize) -> bool {
-        self.live[c]
-    }
-
-    /// On the branch that stands at every fork below it.
-    fn is_live(&self, c: usize) -> bool {
-        let made = &self.made[c];
-        if made.prev.is_some_and(|prev| !self.live[prev]) {
-            return false;
-        }
-        let rank = |made: &Made| (std::cmp::Reverse(made.commit.epoch), made.id);
-        self.made.iter().all(|other| {
-            let fork = (other.commit.origin, other.prev) == (made.commit.origin, made.prev);
-            !fork || rank(made) <= rank(other)
-        })
-    }
-
     /// x is in the past of y, or before it in the same commit.
     pub(super) fn before(&self, x: At, y: At) -> bool {
         if x.0 == y.0 {
@@ -219,4 +276,10 @@ fn below(commit: &Commit) -> Vec<CommitId> {
         .into_iter()
         .chain(tips.map(|tip| tip.id))
         .collect()
+}
+
+/// The same, of records; record 0 is there from the beginning.
+fn record_below(commit: &Commit) -> Option<RootId> {
+    let record = commit.authority.as_ref()?.root?;
+    (record.n > 0).then_some(record.id)
 }

@@ -6,13 +6,13 @@ use comity_protocol::{
     conversation::RoleChange,
     event::{Act, SealedContent, SignedEvent, Target},
     identity::IdentityLog,
-    ids::{ConversationId, DeviceKey, EventId, ServerId, UserId},
+    ids::{ConversationId, DeviceKey, EventId, PublicKey, ServerId, UserId},
     link::{Frame, decode_frame},
     root::{Genesis, direct_conversation},
     session::{Accepted, WireError},
 };
 
-use super::{Violation, history::History, oracle::Owner};
+use super::{Violation, history::History, oracle::Owner, records::Seen};
 use crate::{people::Made, rows::Record, server::Server, world::World};
 
 /// What a conversation began as.
@@ -34,6 +34,7 @@ struct Promised {
 pub(crate) struct Ledger {
     births: BTreeMap<ConversationId, Birth>,
     devices: BTreeMap<UserId, BTreeSet<DeviceKey>>,
+    home_keys: BTreeMap<UserId, PublicKey>,
     promised: BTreeMap<EventId, Promised>,
     told: BTreeSet<EventId>,
     /// Homes that may know of a conversation.
@@ -42,19 +43,64 @@ pub(crate) struct Ledger {
     lively: BTreeSet<ConversationId>,
     /// Events that were accepted, by kind.
     pub(crate) kinds: BTreeMap<&'static str, u64>,
+    records: Seen,
 }
 
 impl Ledger {
     pub(crate) fn devices_of(&mut self, log: &IdentityLog) {
         let keys = log.devices().map(|device| device.key);
         self.devices.entry(log.user()).or_default().extend(keys);
+        self.home_keys.insert(log.user(), log.home_key());
+    }
+
+    /// Whether a device is a user's.
+    pub(super) fn has_device(&self, user: &UserId, device: &DeviceKey) -> bool {
+        let devices = self.devices.get(user);
+        devices.is_some_and(|devices| devices.contains(device))
+    }
+
+    /// Whether a user's home speaks for him with this key.
+    pub(super) fn is_home_key(&self, user: &UserId, key: &PublicKey) -> bool {
+        self.home_keys.get(user) == Some(key)
+    }
+
+    /// The new home of an owner may know of the conversation.
+    pub(crate) fn handed_to(&mut self, conversation: ConversationId, home: ServerId) {
+        self.homes.entry(conversation).or_default().insert(home);
+    }
+
+    pub(super) fn count_records(&mut self, seen: Seen) {
+        let Seen {
+            checkpoints,
+            transfers,
+            twins,
+        } = seen;
+        self.records.checkpoints.extend(checkpoints);
+        self.records.transfers.extend(transfers);
+        self.records.twins.extend(twins);
+    }
+
+    /// Root records that were held at a look, by what they are.
+    pub(crate) fn records(&self) -> BTreeMap<&'static str, u64> {
+        let Seen {
+            checkpoints,
+            transfers,
+            twins,
+        } = &self.records;
+        let kinds = [
+            ("checkpoint", checkpoints),
+            ("transfer", transfers),
+            ("twin", twins),
+        ];
+        kinds.map(|(kind, ids)| (kind, ids.len() as u64)).into()
     }
 
     pub(crate) fn group(&mut self, genesis: &Genesis) {
         let (user, home) = (genesis.root().owner, genesis.root().home);
         let conversation = genesis.conversation();
+        let record = genesis.id();
         self.births
-            .insert(conversation, Birth::Group(Owner { user, home }));
+            .insert(conversation, Birth::Group(Owner { user, home, record }));
         self.homes.entry(conversation).or_default().insert(home);
     }
 
@@ -182,8 +228,7 @@ impl Ledger {
     pub(super) fn authors(&self, history: &History) -> Result<(), Violation> {
         for y in history.appearances() {
             let event = history.event(y);
-            let devices = self.devices.get(&event.author);
-            if !devices.is_some_and(|devices| devices.contains(&event.device)) {
+            if !self.has_device(&event.author, &event.device) {
                 let what = format!(
                     "{} is held as said by {}, who did not sign it",
                     history.id(y),

@@ -18,7 +18,8 @@ use crate::rows::Marks;
 /// What counts, and how it reads.
 pub(super) struct Reading {
     pub(super) lines: BTreeMap<Place, (EventId, Marks)>,
-    /// Events whose text is to be nowhere: deleted by their authors, with all edits.
+    /// Events whose text is to be nowhere: deleted by their authors, or by somebody else and settled
+    /// by a root record; with all edits.
     pub(super) erased: BTreeSet<EventId>,
 }
 
@@ -38,13 +39,21 @@ impl Reading {
     pub(super) fn of(history: &History, oracle: &Oracle<'_>) -> Self {
         let shown = shown(history, oracle);
         let mut about: BTreeMap<EventId, Vec<At>> = BTreeMap::new();
-        let (mut deleted, mut own_deleted) = (BTreeSet::new(), BTreeSet::new());
+        let (mut deleted, mut settled) = (BTreeSet::new(), BTreeSet::new());
         for y in history.appearances() {
             if let Act::Delete { target } = &history.event(y).act
                 && oracle.own_deletion(y)
             {
                 deleted.insert(*target);
-                own_deleted.insert(*target);
+                settled.insert(*target);
+            }
+        }
+        for y in history.appearances() {
+            if let Act::Delete { target } = &history.event(y).act
+                && oracle.is_settled(y)
+                && oracle.counts(y)
+            {
+                settled.insert(*target);
             }
         }
         for y in shown.values().copied() {
@@ -56,10 +65,10 @@ impl Reading {
                 _ => {}
             }
         }
-        let mut erased = own_deleted.clone();
+        let mut erased: BTreeSet<EventId> = settled.clone();
         for y in history.appearances() {
             if let Act::Edit { target, .. } = &history.event(y).act
-                && own_deleted.contains(target)
+                && settled.contains(target)
             {
                 erased.insert(history.id(y));
             }

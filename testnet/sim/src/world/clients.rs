@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use comity_protocol::{
     conversation::RoleChange,
+    event::Act,
     ids::{ConversationId, UserId},
     replication::NewConversation,
     role::Role,
@@ -48,22 +49,44 @@ impl World {
     /// A user opens his client and does something.
     pub(super) fn act(&mut self, random: &mut Random) {
         let user = random.place(self.users.len());
-        let home = self.users[user].home;
+        let homes = self.users[user].homes();
+        // Mostly the one where his identity is.
+        let nth = if random.percent(60) {
+            0
+        } else {
+            random.place(homes.len())
+        };
+        let home = homes[nth];
         if !self.servers[home].up || self.resting {
             return;
         }
         self.servers[home].now_ms = self.now;
         let server = &mut self.servers[home];
-        let wish = people::wish(user, &self.users, server, &mut self.texts, random);
+        let wish = people::wish(user, home, &self.users, server, &mut self.texts, random);
         match wish {
             None => {}
+            Some(Wish::Move(conversation)) => self.move_user(user, conversation, random),
+            Some(Wish::HandOver(conversation)) => drop(self.hand_over(user, conversation, random)),
             Some(Wish::Send(made)) => self.send_made(user, home, *made),
             Some(Wish::AddDevice) => {
                 let log = self.users[user].add_device(random);
                 self.ledger.devices_of(&log);
-                self.servers[home].keep_identity(log);
+                for home in homes {
+                    if self.servers[home].up {
+                        self.servers[home].now_ms = self.now;
+                        self.servers[home].keep_identity(Arc::clone(&log));
+                        self.perform(home);
+                    }
+                }
             }
-            Some(Wish::Direct(other)) => self.open_direct(home, user, other),
+            Some(Wish::Direct(other)) => {
+                let home = self.users[user].home;
+                if self.servers[home].up {
+                    self.servers[home].now_ms = self.now;
+                    self.open_direct(home, user, other);
+                    self.perform(home);
+                }
+            }
         }
         self.perform(home);
     }
@@ -133,6 +156,10 @@ impl World {
             Ok(accepted) => {
                 let hostile = Some(n) == self.options.hostile();
                 self.ledger.accepted(n, hostile, &event, accepted);
+                let event = event.event();
+                if matches!(event.act, Act::Move { .. }) {
+                    self.users[user].moved_to(event.conversation, n);
+                }
             }
             Err(error) if error.code.is_retryable() => return,
             Err(error) => self.ledger.refused(&event, error),
@@ -159,9 +186,13 @@ impl World {
         user: usize,
         random: &mut Random,
     ) -> Option<ConversationId> {
-        let home = self.users[user].home;
-        let known = self.servers[home].rows.known.iter();
-        let with = known.filter(|(_, k)| k.members.contains_key(&self.users[user].id));
+        let user = &self.users[user];
+        let with = user.homes().into_iter().flat_map(|home| {
+            let known = self.servers[home].rows.known.iter();
+            known.filter(move |(id, known)| {
+                known.members.contains_key(&user.id) && user.home_in(id) == home
+            })
+        });
         random.pick(&with.map(|(id, _)| *id).collect::<Vec<_>>())
     }
 }

@@ -117,7 +117,7 @@ impl World {
         let Some(conversation) = self.some_conversation_of(user, random) else {
             return false;
         };
-        let home = self.users[user].home;
+        let home = self.users[user].home_in(&conversation);
         let members = &self.servers[home].rows.known[&conversation].members;
         let ranked = self.users.iter().enumerate().filter(|(n, other)| {
             let role = members.get(&other.id).map(|(role, _)| *role);
@@ -127,7 +127,7 @@ impl World {
         let Some(above) = random.pick(&above) else {
             return false;
         };
-        let at = self.users[above].home;
+        let at = self.users[above].home_in(&conversation);
         if !self.servers[at].up || !self.servers[home].up {
             return false;
         }
