@@ -503,7 +503,7 @@ impl Shard {
         let devices = |user: &UserId, device: &DeviceKey| store.had_device(user, device);
         let mut released = Vec::new();
         for (id, open) in &mut self.open {
-            if open.machine.has_lost() {
+            if open.machine.has_lost() || open.machine.is_ahead(now) {
                 self.dirty.insert(*id);
             }
             let all = open.machine.release_waiting(now, &devices);

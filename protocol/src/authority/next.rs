@@ -43,8 +43,8 @@ impl Authority {
         // No event has this id; it is asked of nothing, since what is judged here was never seen.
         let made = Act::of(EventId::from_bytes([0; 32]), author, claims, act, known);
         let tip = graph.standing_tip(home);
-        let mut named = self.next_tips(graph, now, home);
-        named.extend(self.next_record(graph, home));
+        let mut named = self.next_tips(graph, tip, now, home);
+        named.extend(self.next_record(graph, tip));
         let past = graph.hypothetical_past(tip, &named);
         let case = Case {
             at: At {
@@ -70,9 +70,14 @@ impl Authority {
 
     /// The commits that the next commit of `home` is to name in its authority: of each other home
     /// the newest standing one that holds an act, is causally whole and at most a minute ahead, and
-    /// that the home's chain has not named yet.
-    fn next_tips(&self, graph: &Graph, now: Timestamp, home: &ServerId) -> Vec<NodeIx> {
-        let own = graph.standing_tip(home);
+    /// that the home's chain up to `own` has not named yet.
+    fn next_tips(
+        &self,
+        graph: &Graph,
+        own: Option<NodeIx>,
+        now: Timestamp,
+        home: &ServerId,
+    ) -> Vec<NodeIx> {
         let candidates = graph
             .homes()
             .filter(|other| other != home)
@@ -86,10 +91,9 @@ impl Authority {
             .collect()
     }
 
-    /// The newest record that stands, if the chain of `home` has not named it yet.
-    fn next_record(&self, graph: &Graph, home: &ServerId) -> Option<NodeIx> {
+    /// The newest record that stands, if the chain up to `own` has not named it yet.
+    fn next_record(&self, graph: &Graph, own: Option<NodeIx>) -> Option<NodeIx> {
         let newest = self.settled.last().copied()?;
-        let own = graph.standing_tip(home);
         own.is_none_or(|own| !graph.in_past(newest, own))
             .then_some(newest)
     }
@@ -118,17 +122,28 @@ impl Authority {
         now: Timestamp,
         home: &ServerId,
     ) -> Option<AuthorityChange> {
+        self.authority_change_after(graph, graph.standing_tip(home), now, home)
+    }
+
+    /// The same for a commit of `home` whose `prev` is `own`.
+    pub(crate) fn authority_change_after(
+        &self,
+        graph: &Graph,
+        own: Option<NodeIx>,
+        now: Timestamp,
+        home: &ServerId,
+    ) -> Option<AuthorityChange> {
         let mut tips: Vec<Tip> = self
-            .next_tips(graph, now, home)
+            .next_tips(graph, own, now, home)
             .into_iter()
             .map(|tip| graph.tip(tip))
             .collect();
         tips.sort_unstable();
-        let news = self.next_record(graph, home).map(|record| RootRef {
+        let news = self.next_record(graph, own).map(|record| RootRef {
             n: graph.node(record).seq(),
             id: graph.record_id(record),
         });
-        match (graph.standing_tip(home), &self.mode) {
+        match (own, &self.mode) {
             (None, Mode::Group(genesis)) => Some(AuthorityChange {
                 tips,
                 root: news.or(Some(*genesis)),

@@ -1,5 +1,6 @@
 //! Events of the home's own chain that count no more because of the chain itself: they are on a
-//! branch that lost a fork. The home commits them again, in a new epoch.
+//! branch that lost a fork. The home commits them again, in a new epoch; and so it does with those
+//! that its clock, put right since, stamped too far ahead for anybody to build on.
 //! Source: `spec/03-history-and-documents.md`, part "History", section 3.
 //!
 //! Which ones these are is a function of what is held, so a home that crashed in between goes on
@@ -11,7 +12,7 @@ use super::{CheckedBundle, CheckedEvent, Conversation, Inserted, Taken};
 use crate::{
     history::NodeIx,
     ids::{CommitId, EventId},
-    limits::{AGAIN_WAIT_MS, COMMIT_EVENTS_MAX, COMMIT_TOTAL_BYTES_MAX},
+    limits::{AGAIN_WAIT_MS, AHEAD_PARENT_MS, COMMIT_EVENTS_MAX, COMMIT_TOTAL_BYTES_MAX},
     signing::SecretKey,
     time::Timestamp,
 };
@@ -25,6 +26,8 @@ pub(super) struct Again {
     came: Option<Timestamp>,
     /// Lost events that the driver cannot read.
     unreadable: BTreeSet<EventId>,
+    /// No other branch is taken: the chain goes on where it is.
+    stays: bool,
 }
 
 impl Conversation {
@@ -41,7 +44,41 @@ impl Conversation {
         self.again.maybe
     }
 
-    /// Events of own commits that do not stand any more, each with a commit that holds it, the first
+    /// Whether the end of the own chain is more than `AHEAD_PARENT_MS` ahead of the clock, which was
+    /// set back: nobody builds on it, and everything that follows would be as far ahead. Its events
+    /// are to be committed again.
+    #[must_use]
+    pub fn is_ahead(&self, now: Timestamp) -> bool {
+        let last = self.last_not_ahead(now).filter(|_| !self.again.stays);
+        last.is_some_and(|last| !self.events_ahead(last).is_empty())
+    }
+
+    /// Where the own chain is to go on, if its end is ahead: after this commit, or from its beginning.
+    fn last_not_ahead(&self, now: Timestamp) -> Option<Option<NodeIx>> {
+        let latest = now.plus_ms(AHEAD_PARENT_MS);
+        let tip = self.graph.standing_tip(&self.me)?;
+        // What a root record settled stays, however far ahead it is.
+        let stays = |at: &NodeIx| {
+            self.graph.node(*at).hlc().timestamp() <= latest || self.graph.is_settled(*at)
+        };
+        let mut chain = std::iter::successors(Some(tip), |at| self.graph.node(*at).prev());
+        let last = chain.find(stays);
+        (last != Some(tip)).then_some(last)
+    }
+
+    /// Events of the end of the own chain that is ahead, the first first.
+    fn events_ahead(&self, last: Option<NodeIx>) -> Vec<(EventId, CommitId)> {
+        let tip = self.graph.standing_tip(&self.me);
+        let chain = std::iter::successors(tip, |at| self.graph.node(*at).prev());
+        let mut ahead: Vec<_> = chain.take_while(|at| Some(*at) != last).collect();
+        ahead.reverse();
+        let nodes = ahead.into_iter().map(|at| self.graph.node(at));
+        let events = nodes.flat_map(|node| node.events().iter().map(|event| (*event, node.id())));
+        let readable = events.filter(|(event, _)| !self.again.unreadable.contains(event));
+        readable.take(COMMIT_EVENTS_MAX).collect()
+    }
+
+    /// Events of own commits that do not stand any more, or are ahead, each with a commit that holds it, the first
     /// in the order first, and at most as many as one commit takes: to be handed to
     /// [`Self::commit_again`]. Empty while more of a branch may be on its way here.
     pub fn lost(&mut self, now: Timestamp) -> Vec<(EventId, CommitId)> {
@@ -49,7 +86,16 @@ impl Conversation {
             // A clock that was set back must not make this wait for ever.
             came <= now && now.0 < came.plus_ms(AGAIN_WAIT_MS).0
         });
-        if waits || self.in_flight.is_some() {
+        if self.in_flight.is_some() {
+            return Vec::new();
+        }
+        if let Some(last) = self.last_not_ahead(now).filter(|_| !self.again.stays) {
+            let ahead = self.events_ahead(last);
+            if !ahead.is_empty() {
+                return ahead;
+            }
+        }
+        if waits {
             return Vec::new();
         }
         if !self.again.maybe {
@@ -67,8 +113,9 @@ impl Conversation {
         self.again.unreadable.insert(event);
     }
 
-    /// Commits lost events again, in a new epoch, on the last standing commit: as many as fit, the
-    /// others stay lost until the next time. Whether they count is judged like any event's. `None` if a commit is on its way to the disk, or there are none.
+    /// Commits lost events again, in a new epoch, on the last standing commit that is not ahead: as
+    /// many as fit, the others stay lost until the next time. Whether they count is judged like any
+    /// event's. `None` if a commit is on its way to the disk, or there are none.
     pub fn commit_again(
         &mut self,
         now: Timestamp,
@@ -90,7 +137,12 @@ impl Conversation {
             .own_epoch()
             .map_or(self.epoch, |newest| newest.saturating_add(1))
             .max(self.epoch);
-        let commit = self.commit_of(now, new_epoch, &events);
+        let tip = self.graph.standing_tip(&self.me);
+        let prev = self
+            .last_not_ahead(now)
+            .filter(|_| !self.again.stays)
+            .unwrap_or(tip);
+        let commit = self.commit_of(now, prev, new_epoch, &events);
         let bundle = CheckedBundle {
             commit: commit.sign(key),
             events,
@@ -102,7 +154,10 @@ impl Conversation {
                 Some(self.taken(node, bundle))
             }
             // More branches than are kept of one home: it goes on where it is.
-            _ => None,
+            _ => {
+                (self.again.maybe, self.again.stays) = (false, true);
+                None
+            }
         }
     }
 

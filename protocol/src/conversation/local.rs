@@ -5,7 +5,7 @@ use crate::{
     authority::Reason,
     commit::Commit,
     event::{Act, SealedContent, SignedEvent},
-    history::Appearance,
+    history::{Appearance, NodeIx},
     ids::{CommitId, EventId},
     limits::{COMMIT_EVENTS_MAX, COMMIT_PARENTS_MAX, COMMIT_TOTAL_BYTES_MAX},
     preference::{self, PreferenceError},
@@ -156,7 +156,8 @@ impl Conversation {
                 slot: content.map_or(Slot::None, Slot::Held),
             });
         }
-        let commit = self.commit_of(now, self.epoch, &events).sign(key);
+        let prev = self.graph.standing_tip(&self.me);
+        let commit = self.commit_of(now, prev, self.epoch, &events).sign(key);
         let bundle = CheckedBundle { commit, events };
         self.documents.settle_restored(&self.graph, &self.authority);
         match self.graph.insert(&bundle.commit) {
@@ -169,17 +170,24 @@ impl Conversation {
         }
     }
 
-    /// The next commit of the own chain, of these events.
-    pub(super) fn commit_of(&self, now: Timestamp, epoch: u64, events: &[CheckedEvent]) -> Commit {
-        let prev = self.graph.standing_tip(&self.me);
+    /// The commit of the own chain that follows `prev`, of these events.
+    pub(super) fn commit_of(
+        &self,
+        now: Timestamp,
+        prev: Option<NodeIx>,
+        epoch: u64,
+        events: &[CheckedEvent],
+    ) -> Commit {
         let prev_node = prev.map(|ix| self.graph.node(ix));
         let parents = self
             .graph
-            .tips_for_parents(now, &self.me, COMMIT_PARENTS_MAX);
+            .tips_for_parents_after(prev, now, &self.me, COMMIT_PARENTS_MAX);
         let parent_hlc = |id: &CommitId| self.graph.ix(id).map(|ix| self.graph.node(ix).hlc());
         let newest_parent = parents.iter().filter_map(parent_hlc).max();
         let before = prev_node.map(|node| node.hlc()).max(newest_parent);
-        let authority = self.authority.authority_change(&self.graph, now, &self.me);
+        let authority = self
+            .authority
+            .authority_change_after(&self.graph, prev, now, &self.me);
         Commit {
             v: 1,
             conversation: self.id,

@@ -111,6 +111,12 @@ impl Graph {
         node.short_seq() < self.branches[node.branch().0 as usize].stands_to
     }
 
+    /// Whether a root record settled that a commit stands: no other branch takes its place.
+    pub(crate) fn is_settled(&self, ix: NodeIx) -> bool {
+        let node = self.node(ix);
+        node.short_seq() < self.branches[node.branch().0 as usize].settled_to
+    }
+
     /// The branches of the home that signed `node`, each with the seq below which it stands.
     pub(crate) fn standing_of_home(
         &self,

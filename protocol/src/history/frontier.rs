@@ -103,7 +103,17 @@ impl Graph {
     /// it; the newest `max` of them, as a commit lists them.
     #[must_use]
     pub fn tips_for_parents(&self, now: Timestamp, home: &ServerId, max: usize) -> Vec<CommitId> {
-        let own = self.standing_tip(home);
+        self.tips_for_parents_after(self.standing_tip(home), now, home, max)
+    }
+
+    /// The same for a commit of `home` whose `prev` is `own`.
+    pub(crate) fn tips_for_parents_after(
+        &self,
+        own: Option<NodeIx>,
+        now: Timestamp,
+        home: &ServerId,
+        max: usize,
+    ) -> Vec<CommitId> {
         let seen = own.map(|own| self.causal_past(own));
         let mut candidates: Vec<NodeIx> = self
             .homes_in_order()

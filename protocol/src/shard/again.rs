@@ -1,4 +1,4 @@
-//! Commits events again that the home's own chain lost.
+//! Commits events again that the home's own chain lost, or has too far ahead of the clock.
 
 use super::{Output, Shard, Store};
 use crate::{
@@ -20,7 +20,7 @@ impl Shard {
         let Some(open) = self.open.get_mut(&id) else {
             return false;
         };
-        if open.is_mending() || !open.machine.has_lost() {
+        if open.is_mending() || !(open.machine.has_lost() || open.machine.is_ahead(now)) {
             return false;
         }
         if store.cannot_store().is_some() {
@@ -29,7 +29,7 @@ impl Shard {
         let lost = open.machine.lost(now);
         if lost.is_empty() {
             // None, or not yet: the next tick asks again.
-            return open.machine.has_lost();
+            return open.machine.has_lost() || open.machine.is_ahead(now);
         }
         let mut reader = Reader {
             store,

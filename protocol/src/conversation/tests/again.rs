@@ -4,7 +4,11 @@ use std::collections::BTreeSet;
 
 use super::world::*;
 use crate::{
-    conversation::Conversation, event::Act, ids::EventId, limits::AGAIN_WAIT_MS, link::Offer,
+    conversation::Conversation,
+    event::Act,
+    ids::EventId,
+    limits::{AGAIN_WAIT_MS, AHEAD_HOLD_MS, AHEAD_PARENT_MS},
+    link::Offer,
     root::Genesis,
 };
 
@@ -197,4 +201,54 @@ fn edits_reactions_and_deletions_that_were_lost_read_as_before() {
         assert_eq!(home.states[&erased], expected[&erased], "home {}", home.n);
         assert!(home.erased.contains(&erased));
     }
+}
+
+/// The home of a member says something with its clock this far ahead, then the clock is put right.
+fn said_ahead(ahead_ms: u64, count: usize) -> (World, Vec<EventId>) {
+    let mut world = World::group();
+    let mut lines = vec![world.said(MEMBER, "on time")];
+    world.gossip_all();
+    world.now += ahead_ms;
+    for n in 0..count {
+        lines.push(world.said(MEMBER, &format!("ahead {n}")));
+    }
+    world.now -= ahead_ms;
+    (world, lines)
+}
+
+#[test]
+fn what_was_said_by_a_clock_far_ahead_is_committed_again_once_the_clock_is_right() {
+    let (mut world, lines) = said_ahead(2 * AHEAD_HOLD_MS, 3);
+    world.gossip_all();
+    assert!(!world.homes[0].shown.contains(&lines[1]), "it is held");
+    assert!(world.homes[1].machine.is_ahead(world.time()));
+    let again = world.commit_all_lost(1);
+    assert_eq!(again.len(), 1);
+    let commit = again[0].commit.commit();
+    assert_eq!((commit.epoch, again[0].events.len()), (2, 3));
+    assert!(commit.hlc.timestamp() <= world.time().plus_ms(AHEAD_PARENT_MS));
+    assert!(!world.homes[1].machine.is_ahead(world.time()));
+    world.gossip_all();
+    world.assert_shown(&lines);
+    // Those that hold what was ahead find the same when they take it.
+    world.now += 2 * AHEAD_HOLD_MS;
+    world.gossip_all();
+    world.assert_equal(&lines);
+    assert!(world.commit_lost(1).is_none(), "once");
+}
+
+#[test]
+fn what_is_ahead_fills_as_many_commits_as_it_needs_and_a_little_ahead_is_left() {
+    let (mut world, lines) = said_ahead(AHEAD_PARENT_MS / 2, 1);
+    assert!(!world.homes[1].machine.is_ahead(world.time()));
+    assert!(world.commit_lost(1).is_none());
+    world.gossip_all();
+    world.assert_equal(&lines);
+    let (mut world, lines) = said_ahead(2 * AHEAD_PARENT_MS, 300);
+    world.gossip_all();
+    let again = world.commit_all_lost(1);
+    let counts: Vec<usize> = again.iter().map(|taken| taken.events.len()).collect();
+    assert_eq!(counts, [256, 44]);
+    world.gossip_all();
+    world.assert_equal(&lines);
 }
