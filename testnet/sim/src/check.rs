@@ -188,7 +188,8 @@ fn once(n: usize, conversation: &ConversationId, known: &Known) -> Result<(), Vi
     Ok(())
 }
 
-/// P3: no honest home signs two commits on one.
+/// P3: no honest home signs two commits on one in one epoch. In a new epoch it does, on purpose: what
+/// its chain lost, or has too far ahead of a clock that was set back, it commits again.
 fn no_fork(world: &World, history: &History) -> Result<(), Violation> {
     let mut chains = BTreeSet::new();
     for made in &history.made {
@@ -196,7 +197,7 @@ fn no_fork(world: &World, history: &History) -> Result<(), Violation> {
             .honest()
             .find(|n| world.servers[*n].id == made.commit.origin);
         if let Some(n) = n
-            && !chains.insert((made.commit.origin, made.prev))
+            && !chains.insert((made.commit.origin, made.prev, made.commit.epoch))
         {
             let what = format!("server {n} forked its own chain; one branch is {}", made.id);
             return Err(Violation::new("P3", what));
