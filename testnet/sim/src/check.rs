@@ -12,7 +12,7 @@ pub(crate) use ledger::Ledger;
 use std::collections::{BTreeMap, BTreeSet};
 
 use comity_protocol::{
-    ids::{ConversationId, EventId, UserId},
+    ids::{CommitId, ConversationId, EventId, UserId},
     limits::WAITING_ITEMS_MAX,
     root::SignedRoot,
 };
@@ -139,7 +139,8 @@ fn one(world: &World, conversation: ConversationId, nth: u64) -> Result<Seen, Vi
     let Some(first) = parts.first().copied() else {
         return Ok(seen);
     };
-    same_commits(world, conversation, &parts, nth)?;
+    let spared = Oracle::new(&whole, owner.unwrap_or(Owner::NOBODY)).made_up_for();
+    same_commits(world, conversation, &parts, &spared, nth)?;
     let mut union = Held::default();
     collect(&world.servers[first], known(first), &mut union);
     let history = History::read(&union);
@@ -215,18 +216,22 @@ fn healed(nth: u64) -> String {
     format!("{} s after contact", ms / 1_000)
 }
 
-/// P4 and P5: everybody holds what one of them holds.
+/// P4 and P5: everybody holds what one of them holds, but for what is `spared`.
 fn same_commits(
     world: &World,
     conversation: ConversationId,
     parts: &[usize],
+    spared: &BTreeSet<CommitId>,
     nth: u64,
 ) -> Result<(), Violation> {
     let held = |n: usize| &world.servers[n].rows.known[&conversation].commits;
     for a in parts {
         for b in parts {
-            let lacks = held(*a).keys().filter(|id| !held(*b).contains_key(id));
-            let Some(id) = lacks.copied().next() else {
+            let lacks = || {
+                let lacks = held(*a).keys().filter(|id| !held(*b).contains_key(id));
+                lacks.filter(|id| !spared.contains(id))
+            };
+            let Some(id) = lacks().copied().next() else {
                 continue;
             };
             let bad = world.servers[*b].refused_in.contains(&conversation);
@@ -236,10 +241,7 @@ fn same_commits(
             } else {
                 ""
             };
-            let count = held(*a)
-                .keys()
-                .filter(|id| !held(*b).contains_key(id))
-                .count();
+            let count = lacks().count();
             let what = format!(
                 "server {b} lacks {count} commits of {conversation} that server {a} holds{beside}, {}; one is {id}",
                 healed(nth)

@@ -52,6 +52,14 @@ planted! {
     /// See its text.
     EditAfterDelete = "edit-after-delete", "P3", "an edit brings a deleted message back";
     /// See its text.
+    FirstTwinStands = "first-twin-stands", "P3", "of two root records on one goes by that which came first";
+    /// See its text.
+    ForgetTransfer = "forget-transfer", "P3", "a root record changes nobody's role";
+    /// See its text.
+    Unsettle = "unsettle", "P3", "takes no notice of verdicts that a root record settled";
+    /// See its text.
+    NoRecords = "no-records", "P4", "takes no root records of others, and what has seen them waits";
+    /// See its text.
     TellBeforeSync = "tell-before-sync", "P4", "pushes commits that are not on the disk yet";
     /// See its text.
     NoRounds = "no-rounds", "P4", "never compares with its peers";
@@ -67,6 +75,8 @@ planted! {
     ForgetDeletion = "forget-deletion", "P6", "hides deleted text and leaves it on the disk";
     /// See its text.
     EraseOnce = "erase-once", "P6", "erases a deleted text, not its edits";
+    /// See its text.
+    KeepModerated = "keep-moderated", "P6", "leaves what a moderator deleted on the disk after it is settled";
     /// See its text.
     HoardItems = "hoard-items", "P7", "keeps every item that waits, beside the waiting room";
     /// See its text.

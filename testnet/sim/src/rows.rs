@@ -267,7 +267,17 @@ impl Rows {
             known.order.push(number);
             known.root = Some(record.newest);
         }
-        self.changed(record.conversation, &record.ended, &record.changes, log);
+        let mut changes = record.changes.clone();
+        match self.planted {
+            Some(Planted::ForgetTransfer) => changes.roles.clear(),
+            Some(Planted::KeepModerated) => changes.erase.clear(),
+            Some(Planted::Unsettle) => {
+                changes.voided.clear();
+                changes.stands_again.clear();
+            }
+            _ => {}
+        }
+        self.changed(record.conversation, &record.ended, &changes, log);
     }
 
     fn changed(

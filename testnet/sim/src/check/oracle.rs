@@ -9,7 +9,7 @@ use std::{
 
 use comity_protocol::{
     event::{Act, Field, Target, Tip},
-    ids::{Digest, EventId, RootId, ServerId, UserId},
+    ids::{CommitId, Digest, EventId, RootId, ServerId, UserId},
     place::Place,
     role::Role,
     root::{MemberLeaf, Members},
@@ -24,6 +24,15 @@ pub(super) struct Owner {
     pub(super) home: ServerId,
     /// Record 0.
     pub(super) record: RootId,
+}
+
+impl Owner {
+    /// Of a conversation that has none.
+    pub(super) const NOBODY: Self = Self {
+        user: UserId::from_bytes([0; 32]),
+        home: ServerId::from_bytes([0; 32]),
+        record: RootId::from_bytes([0; 32]),
+    };
 }
 
 /// What gives or takes a role.
@@ -189,6 +198,21 @@ impl<'a> Oracle<'a> {
 
     fn users(&self) -> impl Iterator<Item = UserId> + '_ {
         self.about.keys().filter_map(|whose| *whose)
+    }
+
+    /// Commits on branches that lost, of which every event was committed again by their home: a
+    /// frontier names only the newest fork of a home, so older ones need not get everywhere.
+    pub(super) fn made_up_for(&self) -> BTreeSet<CommitId> {
+        let made = &self.history.made;
+        let again = |c: usize, event: &EventId| {
+            let home = made[c].commit.origin;
+            let mut places = self.places(event);
+            places.any(|z| self.live[z.0] && made[z.0].commit.origin == home)
+        };
+        let lost = self.commits().filter(|c| !self.live[*c]);
+        lost.filter(|c| made[*c].events.iter().all(|(event, _)| again(*c, event)))
+            .map(|c| made[c].id)
+            .collect()
     }
 
     /// The newest record that stands.

@@ -7,6 +7,7 @@ use comity_protocol::{
     ids::{ConversationId, UserId},
     link::{Bundle, Frame, Verdict, encode_frame},
     replication::{self, Input, Judged, Ticket},
+    root::{RawRoot, SignedRoot},
     session::Code,
     shard::{self, Submission},
 };
@@ -55,7 +56,13 @@ impl Server {
                 }
                 self.later(Input::Served(want, bundles, next));
             }
-            Task::Records(of, records) => {
+            Task::Records(of, mut records) => {
+                if self.is(Planted::NoRecords) && of.peer != self.id {
+                    records.clear();
+                }
+                if self.is(Planted::FirstTwinStands) {
+                    records.retain(|raw| !self.has_twin_of(&of.conversation, raw));
+                }
                 let now = self.wall();
                 let (shard, view, out) = self.shard();
                 shard.records(now, of, records, &view, out);
@@ -107,6 +114,17 @@ impl Server {
                 _ => {}
             }
         }
+    }
+
+    /// For a planted bug.
+    fn has_twin_of(&self, conversation: &ConversationId, raw: &RawRoot) -> bool {
+        let before = |raw: &RawRoot| SignedRoot::decode(raw).ok()?.prev;
+        let known = self.rows.known.get(conversation);
+        let mut held = known.into_iter().flat_map(|known| &known.order);
+        held.any(|number| match &self.disk.log[*number].body {
+            Body::Root(record) => before(&record.raw) == before(raw),
+            _ => false,
+        })
     }
 
     /// A planted bug.
