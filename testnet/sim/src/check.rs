@@ -139,6 +139,15 @@ fn one(world: &World, conversation: ConversationId, nth: u64) -> Result<Seen, Vi
     let Some(first) = parts.first().copied() else {
         return Ok(seen);
     };
+    // Before the commits: those that have seen a record wait for it.
+    if let Some(owner) = owner {
+        let mut union = Held::default();
+        for n in &parts {
+            collect(&world.servers[*n], known(*n), &mut union);
+        }
+        let whole = History::read(&union);
+        records::newest(world, &conversation, &whole, owner, &parts, nth)?;
+    }
     let spared = Oracle::new(&whole, owner.unwrap_or(Owner::NOBODY)).made_up_for();
     same_commits(world, conversation, &parts, &spared, nth)?;
     let mut union = Held::default();
@@ -148,14 +157,6 @@ fn one(world: &World, conversation: ConversationId, nth: u64) -> Result<Seen, Vi
         let what =
             format!("server {first} holds commits of {conversation} without what they build on");
         return Err(Violation::new("P3", what));
-    }
-    if let Some(owner) = owner {
-        let mut union = Held::default();
-        for n in &parts {
-            collect(&world.servers[*n], known(*n), &mut union);
-        }
-        let whole = History::read(&union);
-        records::newest(world, &conversation, &whole, owner, &parts, nth)?;
     }
     for n in &parts {
         once(*n, &conversation, known(*n))?;

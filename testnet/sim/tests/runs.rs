@@ -17,6 +17,10 @@ fn a_seed_decides_everything_and_what_it_decides_holds() {
     assert_eq!(one.faults, two.faults);
     assert_eq!((one.handled, one.steps), (two.handled, two.steps));
     assert!(one.events.values().sum::<u64>() > 500, "{:?}", one.events);
+    for kind in ["checkpoint", "transfer"] {
+        assert!(one.records[kind] > 0, "{:?}", one.records);
+    }
+    assert!(one.events["move"] > 0, "{:?}", one.events);
     let other = run(&small(seed + 1));
     assert_ne!(one.handled, other.handled);
 }
@@ -25,13 +29,17 @@ fn a_seed_decides_everything_and_what_it_decides_holds() {
 fn a_planted_bug_breaks_its_promise_and_the_run_shrinks() {
     let seed = 3;
     println!("SEED={seed}");
-    for planted in [Planted::ForgetDeletion, Planted::NoRounds] {
+    for planted in [
+        Planted::ForgetDeletion,
+        Planted::ForgetTransfer,
+        Planted::NoRecords,
+    ] {
         let mut options = small(seed);
         options.planted = Some(planted);
         let outcome = run(&options);
         let found = outcome.violation.clone().map(|v| v.promise);
         assert_eq!(found, Some(planted.promise()));
-        let time = std::time::Duration::from_secs(20);
+        let time = std::time::Duration::from_secs(6);
         let (smallest, again) = shrink(&options, &outcome, time);
         assert!(smallest.steps.unwrap() <= outcome.steps);
         assert_eq!(again.violation.map(|v| v.promise), found);

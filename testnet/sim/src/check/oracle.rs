@@ -597,11 +597,10 @@ impl<'a> Oracle<'a> {
             _ => None,
         };
         let grants = self.grants(user);
-        let best = grants.into_iter().min_by_key(|g| {
+        grants.into_iter().min_by_key(|g| {
             let record: Option<Place> = place(g);
             (Reverse(self.gives(*g)), record)
-        });
-        best
+        })
     }
 
     /// The members, with role and home.
