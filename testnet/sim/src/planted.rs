@@ -52,11 +52,11 @@ planted! {
     /// See its text.
     EditAfterDelete = "edit-after-delete", "P3", "an edit brings a deleted message back";
     /// See its text.
-    FirstTwinStands = "first-twin-stands", "P3", "of two root records on one goes by that which came first";
-    /// See its text.
     ForgetTransfer = "forget-transfer", "P3", "a root record changes nobody's role";
     /// See its text.
     Unsettle = "unsettle", "P3", "takes no notice of verdicts that a root record settled";
+    /// See its text.
+    FirstTwinStands = "first-twin-stands", "P4", "of two root records on one takes the first that comes only";
     /// See its text.
     NoRecords = "no-records", "P4", "takes no root records of others, and what has seen them waits";
     /// See its text.
