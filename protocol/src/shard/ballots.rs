@@ -318,7 +318,9 @@ impl Shard {
             let speaks = |owner: UserId| store.home_key(&owner).is_some();
             let lost = |home: ServerId| store.unreached_ms(&home) >= SUCCESSION_MS;
             // Whoever makes a record of his own is bound to what has to be finished.
-            if open.machine.checkpoint_due(now, self.pace) && open.machine.owner().is_some_and(speaks) {
+            if open.machine.checkpoint_due(now, self.pace)
+                && open.machine.owner().is_some_and(speaks)
+            {
                 Some(Wish::Checkpoint)
             } else if open.machine.succession_of(&self.me).is_some_and(lost) {
                 Some(Wish::Succession)

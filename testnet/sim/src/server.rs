@@ -235,10 +235,10 @@ impl Server {
         }
     }
 
-    /// Time passed; once a second there are numbers for a root record.
-    pub(crate) fn tick(&mut self, random: Vec<u64>, second: Option<Nonce>) {
+    /// Time passed; once a second conversations are looked after.
+    pub(crate) fn tick(&mut self, random: Vec<u64>, second: bool) {
         self.links(Input::Tick { random });
-        if let Some(nonce) = second {
+        if second {
             let now = self.wall();
             let (shard, view, out) = self.shard();
             shard.release(now, &view, out);

@@ -6,12 +6,7 @@ mod trouble;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use comity_protocol::{
-    ids::{Nonce, ServerId},
-    link::FrameChannel,
-    shard::ReplyTo,
-    signing::SecretKey,
-};
+use comity_protocol::{ids::ServerId, link::FrameChannel, shard::ReplyTo, signing::SecretKey};
 
 use crate::{
     check::{self, Ledger, Violation},
@@ -206,8 +201,7 @@ impl World {
                 if self.alive(n, life) {
                     let count = self.servers.len();
                     let random = (0..count).map(|_| self.random.step()).collect();
-                    let nonce = second.then(|| Nonce::from_bytes(self.random.bytes()));
-                    self.servers[n].tick(random, nonce);
+                    self.servers[n].tick(random, second);
                     self.push(self.now + TICK_MS, Event::Tick(n, life, !second));
                     self.hostile_turn(n);
                     self.perform(n);

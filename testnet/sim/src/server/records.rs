@@ -2,6 +2,7 @@
 //! steward.
 
 use comity_protocol::{
+    commit::RootRef,
     conversation::CheckpointPace,
     ids::{ConversationId, Nonce, ServerId},
     replication::RecordsOf,
@@ -46,19 +47,23 @@ impl Server {
 
     /// A record with this server's note on it.
     pub(crate) fn noted(&self, root: &Root, maker: RootSignature) -> Option<RawRoot> {
-        let (n, by) = (root.n, self.id);
-        let ballot = Ballot { round: 1, by };
+        let (now, by) = (self.wall(), self.id);
+        let before = RootRef {
+            n: root.n.checked_sub(1)?,
+            id: root.prev?,
+        };
+        let ballot = Ballot::new(now, 0, by, None);
         let made = RawRoot {
             root: SignedRoot::encode(root).1,
             ballot: None,
             signatures: vec![maker],
         };
-        let mut steward = Steward::after(n.checked_sub(1)?);
-        let mut proposal = Proposal::new(n, ballot, vec![by]);
-        let promise = steward.prepare(n, ballot, Vec::new()).ok()?;
+        let mut steward = Steward::after(before);
+        let mut proposal = Proposal::new(before, ballot, vec![by]);
+        let promise = steward.prepare(now, &before, ballot, Vec::new).ok()?;
         proposal.promised(by, promise)?;
         proposal.propose(made.clone());
-        let note = steward.propose(n, ballot, &made, (1, &self.key), |_, _| Ok(()));
+        let note = steward.propose(&before, ballot, &made, (1, &self.key), |_, _| Ok(()));
         let own = |_: &ServerId, _| Some(self.key.public());
         proposal.noted(by, note.ok()?, own).ok()?
     }
