@@ -28,7 +28,7 @@ use std::{
 use crate::{
     commit::RootRef,
     event::{Event, Field, Tip},
-    history::{Appearance, BranchIx, Graph, NodeIx},
+    history::{Appearance, BranchIx, Graph, NodeIx, Past},
     ids::{CommitId, EventId, ServerId, UserId},
     role::Role,
     root::Genesis,
@@ -221,12 +221,14 @@ pub struct Authority {
     /// First entry of each node; `u32::MAX` for nodes not yet told of.
     first: Vec<u32>,
     acts: Vec<Act>,
-    /// Appearances of one authority event.
+    /// Appearances of one authority event, where there are several.
     same: BTreeMap<EventId, Vec<ActIx>>,
     /// Posting policies, oldest node first.
     posting: Vec<ActIx>,
     /// The other policies, likewise.
     settings: Vec<ActIx>,
+    /// Joins by branch, in the order of the chain.
+    joins: Vec<Vec<EntryIx>>,
     /// What events without an act of their own are about.
     targets: Vec<EventId>,
     /// Commits that hold acts, by branch, in the order of the chain.
@@ -242,7 +244,11 @@ pub struct Authority {
     /// Those that stand, oldest first: they have settled what lies in their pasts.
     settled: Vec<NodeIx>,
     /// Acts that none of them has settled.
-    unsettled: usize,
+    unsettled: BTreeSet<ActIx>,
+    /// What lies below them and could not be judged when they came.
+    left_open: BTreeSet<EntryIx>,
+    /// Judgements made.
+    judged: u64,
 }
 
 /// What one insertion has yet to judge and has found out.
@@ -288,6 +294,7 @@ impl Authority {
             same: BTreeMap::new(),
             posting: Vec::new(),
             settings: Vec::new(),
+            joins: Vec::new(),
             targets: Vec::new(),
             act_nodes: Vec::new(),
             stood_to: Vec::new(),
@@ -296,7 +303,9 @@ impl Authority {
             homes: BTreeMap::new(),
             records: Vec::new(),
             settled: Vec::new(),
-            unsettled: 0,
+            unsettled: BTreeSet::new(),
+            left_open: BTreeSet::new(),
+            judged: 0,
         }
     }
 
@@ -354,7 +363,7 @@ impl Authority {
         self.follow_forks(graph, node, &mut pass);
         if let Some((_, waiting)) = self.awaiting_cut.remove(&graph.node(node).id()) {
             for act in waiting {
-                self.touch(act, Reach::All, &mut pass);
+                self.touch(graph, act, Reach::All, &mut pass);
             }
         }
         self.judge_queue(graph, &mut pass);
@@ -366,6 +375,7 @@ impl Authority {
         while let Some((_, ix)) = pass.queue.pop_first() {
             let was = self.entries[ix.0 as usize].verdict;
             let now = self.decide(graph, ix);
+            self.judged += 1;
             let entry = &mut self.entries[ix.0 as usize];
             entry.verdict = now;
             let new = pass.new.contains(&ix);
@@ -378,13 +388,13 @@ impl Authority {
             let act = ActIx(entry.detail);
             self.touched_by(act, pass);
             if new && pass.late && pass.reached.insert(act) {
-                self.touch(act, Reach::Late, pass);
+                self.touch(graph, act, Reach::Late, pass);
             } else if was.stands() != now.stands() {
                 let event = &self.acts[act.0 as usize].event;
                 // Another appearance of it may lie in the past of what was judged.
-                let first = self.same.get(event).is_none_or(|same| same.len() < 2);
+                let first = !self.same.contains_key(event);
                 let reach = if new && first { Reach::New } else { Reach::All };
-                self.touch(act, reach, pass);
+                self.touch(graph, act, reach, pass);
             }
         }
     }
@@ -401,8 +411,9 @@ impl Authority {
     }
 
     /// Queues whatever an act can touch, all of it of a lower level than the act.
-    fn touch(&self, act: ActIx, reach: Reach, pass: &mut Pass) {
-        let act = &self.acts[act.0 as usize];
+    fn touch(&self, graph: &Graph, act: ActIx, reach: Reach, pass: &mut Pass) {
+        let ix = act;
+        let act = &self.acts[ix.0 as usize];
         let level = act.level;
         let mut queue = |ix: EntryIx| {
             let below = self.level(ix);
@@ -420,42 +431,65 @@ impl Authority {
                     }
                 }
             }
-            _ if act.subject == ANYONE => {
-                for ix in self.all_entries() {
-                    if self.entries[ix.0 as usize].kind == Kind::Join {
-                        queue(ix);
-                    }
-                }
-                for other in self.about(ANYONE) {
-                    self.acts[other.0 as usize]
-                        .entry
-                        .iter()
-                        .for_each(|e| queue(*e));
-                }
-            }
             // A join gives, and nothing that was judged had seen it.
             Kind::Join if reach == Reach::New => {}
             Kind::Move => self
                 .entries_of(act.subject)
                 .iter()
                 .for_each(|ix| queue(*ix)),
-            _ => {
-                for ix in self.entries_of(act.subject) {
-                    // What only takes away takes only from claims above what it leaves.
-                    if reach != Reach::New || self.entries[ix.0 as usize].claims > act.role {
-                        queue(*ix);
-                    }
+            // What only takes away lets stand whatever its cut holds, and takes only from claims
+            // above what it leaves.
+            _ if reach == Reach::New => {
+                let lets_stand = self.lets_stand(graph, ix);
+                for list in self.carried_by(act.subject) {
+                    self.beyond(graph, list, &lets_stand, |ix| {
+                        if self.needs(ix) > act.role {
+                            queue(ix);
+                        }
+                    });
                 }
-                if reach != Reach::New {
-                    for other in self.about(act.subject) {
-                        self.acts[other.0 as usize]
-                            .entry
-                            .iter()
-                            .for_each(|e| queue(*e));
-                    }
+            }
+            _ => {
+                let carried = self.carried_by(act.subject).iter().flatten();
+                carried.for_each(|ix| queue(*ix));
+                for other in self.about(act.subject) {
+                    self.acts[other.0 as usize]
+                        .entry
+                        .iter()
+                        .for_each(|e| queue(*e));
                 }
             }
         }
+    }
+
+    /// What grants to `subject` carry: his own events, or joins; lists by branch and place.
+    fn carried_by(&self, subject: SubjectIx) -> &[Vec<EntryIx>] {
+        if subject == ANYONE {
+            &self.joins
+        } else {
+            std::slice::from_ref(&self.subjects[subject.0 as usize].entries)
+        }
+    }
+
+    /// The role that has to be given to whoever carries an event.
+    fn needs(&self, ix: EntryIx) -> Role {
+        let entry = &self.entries[ix.0 as usize];
+        if entry.kind == Kind::Join {
+            self.acts[entry.detail as usize].role
+        } else {
+            entry.claims
+        }
+    }
+
+    /// What an act that takes away lets stand whatever it finds: what its cut holds, or, of one that
+    /// closes a door, its past.
+    fn lets_stand(&self, graph: &Graph, ix: ActIx) -> Past {
+        let act = &self.acts[ix.0 as usize];
+        if act.subject != ANYONE {
+            return graph.chains_below(&act.cut);
+        }
+        let node = act.entry.map(|entry| self.entries[entry.0 as usize].node);
+        node.map_or_else(Past::default, |node| graph.past_with_chain(node))
     }
 
     /// Queues what began or ceased to stand with its branch, and repeats of it.
@@ -547,6 +581,13 @@ impl Authority {
             }
         }
         effects
+    }
+
+    /// How many judgements were made since this was new: what its commits and records cost, apart
+    /// from the machine.
+    #[must_use]
+    pub const fn judged(&self) -> u64 {
+        self.judged
     }
 
     /// What an appearance is worth; waits for the event if the commit was never told of.

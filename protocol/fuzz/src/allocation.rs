@@ -33,6 +33,8 @@ pub struct Usage {
     pub peak: usize,
     /// Pieces asked for, regrowth included.
     pub pieces: usize,
+    /// What is still held at the end beyond what was held before, in bytes.
+    pub kept: usize,
 }
 
 /// The system's allocator with a meter.
@@ -97,8 +99,9 @@ pub fn measure<T>(call: impl FnOnce() -> T) -> (T, Usage) {
     WANTED.store(true, Relaxed);
     METER.set(Some(Meter::default()));
     let value = call();
-    let usage = METER.take().unwrap_or_default().usage;
-    (value, usage)
+    let meter = METER.take().unwrap_or_default();
+    let kept = usize::try_from(meter.held).unwrap_or(0);
+    (value, Usage { kept, ..meter.usage })
 }
 
 /// Whether this program counts.

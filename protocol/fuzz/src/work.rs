@@ -1,6 +1,10 @@
 //! What the core's speed is measured on: histories of any size with real signatures, and the few
 //! ways in which a server puts them through the core. No clock here; who measures has one.
 
+mod crowd;
+
+pub use crowd::{Crowd, One, checkpoint, crowd};
+
 use comity_protocol::{
     authority::Authority,
     commit::SignedCommit,

@@ -3,7 +3,7 @@
 
 use super::{
     Authority, Mode, Pass, Reason,
-    judge::{Case, Fails},
+    judge::{Case, Fails, Judge},
     table::{EntryIx, Kind, SubjectIx},
 };
 use crate::{
@@ -12,11 +12,7 @@ use crate::{
     role::Role,
 };
 
-impl Authority {
-    pub(super) const fn is_direct(&self) -> bool {
-        matches!(self.mode, Mode::Direct(_))
-    }
-
+impl Judge<'_> {
     pub(super) fn judge_direct(
         &self,
         graph: &Graph,
@@ -29,7 +25,7 @@ impl Authority {
         let notes = users[0] == users[1];
         match case.kind {
             Kind::Absent => return Err(Fails::NoTarget),
-            Kind::Move => return Self::names_its_home(case),
+            Kind::Move => return Authority::names_its_home(case),
             Kind::Message | Kind::Edit | Kind::Delete | Kind::React | Kind::Pin => {}
             // One's own conversation with oneself also keeps one's settings.
             Kind::State | Kind::Name if notes => {}
@@ -53,6 +49,12 @@ impl Authority {
             Kind::React | Kind::Pin => self.target_author(graph, case).map(drop),
             _ => Ok(()),
         }
+    }
+}
+
+impl Authority {
+    pub(super) const fn is_direct(&self) -> bool {
+        matches!(self.mode, Mode::Direct(_))
     }
 
     /// The home of the first commit, in the order of everything, that holds an event of the user.

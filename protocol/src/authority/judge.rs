@@ -1,13 +1,14 @@
 //! The rules, one function each. Source: `spec/04-authority.md`, sections 3 to 5.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, ops::Deref};
 
 use super::{
     Authority, Awaited, Mode, Reason, Verdict,
+    settle::View,
     table::{ANYONE, Act, ActIx, EntryIx, Kind, SubjectIx},
 };
 use crate::{
-    event::Field,
+    event::{Field, Tip},
     history::{Appearance, BranchIx, Graph, NodeIx, Past},
     ids::{EventId, ServerId},
     role::Role,
@@ -70,16 +71,32 @@ impl From<Reason> for Fails {
     }
 }
 
+/// The rules, and what they are asked of: all that is held, or what a root record has seen.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Judge<'a> {
+    pub(super) authority: &'a Authority,
+    pub(super) view: Option<&'a View>,
+}
+
+impl Deref for Judge<'_> {
+    type Target = Authority;
+
+    fn deref(&self) -> &Authority {
+        self.authority
+    }
+}
+
 impl Authority {
-    pub(super) fn act(&self, ix: ActIx) -> &Act {
-        &self.acts[ix.0 as usize]
+    /// The rules, asked of all that is held.
+    pub(super) const fn now(&self) -> Judge<'_> {
+        Judge {
+            authority: self,
+            view: None,
+        }
     }
 
-    pub(super) fn stands(&self, ix: ActIx) -> bool {
-        let act = self.act(ix);
-        act.entry.map_or(!act.lost, |entry| {
-            self.entries[entry.0 as usize].verdict.stands()
-        })
+    pub(super) fn act(&self, ix: ActIx) -> &Act {
+        &self.acts[ix.0 as usize]
     }
 
     pub(super) fn at<'a>(&self, graph: &'a Graph, at: Appearance) -> At<'a> {
@@ -134,27 +151,65 @@ impl Authority {
         if let Some(settled) = self.entries[ix.0 as usize].settled {
             return settled;
         }
-        match self.judge_entry(graph, ix) {
-            Ok(()) => Verdict::Stands,
-            Err(Fails::Void(reason, _)) => Verdict::Void(reason),
-            Err(Fails::NoTarget) => {
-                let entry = &self.entries[ix.0 as usize];
-                if entry.kind == Kind::Absent {
-                    return Verdict::Waits(Awaited::Event);
-                }
-                let target = self.targets[entry.detail as usize];
-                self.awaiting_target.entry(target).or_default().insert(ix);
-                Verdict::Waits(Awaited::Target)
-            }
+        let verdict = self.now().verdict_of(graph, ix);
+        if verdict == Verdict::Waits(Awaited::Target) {
+            let target = self.targets[self.entries[ix.0 as usize].detail as usize];
+            self.awaiting_target.entry(target).or_default().insert(ix);
         }
+        verdict
     }
 
     pub(super) fn cause_of(&self, graph: &Graph, ix: EntryIx) -> Option<EventId> {
-        match self.judge_entry(graph, ix) {
+        match self.now().judge_entry(graph, ix) {
             Err(Fails::Void(_, Some(act))) if self.act(act).entry.is_some() => {
                 Some(self.act(act).event)
             }
             _ => None,
+        }
+    }
+
+    pub(super) fn names_its_home(case: &Case<'_>) -> Result<(), Fails> {
+        if case.act.and_then(|act| act.home) == Some(case.at.home) {
+            Ok(())
+        } else {
+            Err(Reason::WrongHome.into())
+        }
+    }
+
+    /// The value of the policy with the highest claim, then commit id.
+    pub(super) fn strongest(&self, graph: &Graph, policies: &[ActIx]) -> Option<u64> {
+        let strength = |p: &&ActIx| {
+            let act = self.act(**p);
+            let at = act.entry.map(|entry| self.entries[entry.0 as usize].at());
+            (
+                act.claims,
+                at.map(|at| (graph.node(at.node).id(), at.index)),
+            )
+        };
+        let strongest = policies.iter().max_by_key(strength)?;
+        self.act(*strongest).policy.map(|(_, value)| value)
+    }
+}
+
+impl Judge<'_> {
+    pub(super) fn stands(&self, ix: ActIx) -> bool {
+        let act = self.act(ix);
+        match (act.entry, self.view) {
+            (None, _) => !act.lost,
+            (Some(entry), None) => self.entries[entry.0 as usize].verdict.stands(),
+            (Some(entry), Some(view)) => view.stands(self.authority, entry),
+        }
+    }
+
+    /// The verdict that follows from those of higher levels, whatever was settled.
+    pub(super) fn verdict_of(&self, graph: &Graph, ix: EntryIx) -> Verdict {
+        match self.judge_entry(graph, ix) {
+            Ok(()) => Verdict::Stands,
+            Err(Fails::Void(reason, _)) => Verdict::Void(reason),
+            Err(Fails::NoTarget) => match self.entries[ix.0 as usize].kind {
+                Kind::Absent => Verdict::Waits(Awaited::Event),
+                _ => Verdict::Waits(Awaited::Target),
+            },
         }
     }
 
@@ -200,7 +255,7 @@ impl Authority {
         match case.kind {
             Kind::Absent => Err(Fails::NoTarget),
             Kind::Record | Kind::Former | Kind::Leave => Ok(()),
-            Kind::Move => Self::names_its_home(case),
+            Kind::Move => Authority::names_its_home(case),
             Kind::Join => self.judge_join(graph, case),
             Kind::Grant => self.judge_grant(graph, case),
             Kind::Policy => self.judge_policy(graph, case),
@@ -231,14 +286,6 @@ impl Authority {
         }
     }
 
-    pub(super) fn names_its_home(case: &Case<'_>) -> Result<(), Fails> {
-        if case.act.and_then(|act| act.home) == Some(case.at.home) {
-            Ok(())
-        } else {
-            Err(Reason::WrongHome.into())
-        }
-    }
-
     fn judge_join(&self, graph: &Graph, case: &Case<'_>) -> Result<(), Fails> {
         let Some(act) = case.act else {
             return Err(Reason::ClaimTooLow.into());
@@ -246,7 +293,7 @@ impl Authority {
         if !(Role::Guest..=Role::Member).contains(&act.role) {
             return Err(Reason::ClaimTooLow.into());
         }
-        Self::names_its_home(case)?;
+        Authority::names_its_home(case)?;
         if !self.at_home(graph, case, act.home) {
             return Err(Reason::WrongHome.into());
         }
@@ -307,6 +354,7 @@ impl Authority {
         let target = case.target.ok_or(Fails::NoTarget)?;
         let known = graph
             .find_event(&target)
+            .filter(|at| self.view.is_none_or(|view| view.holds(graph, at.node)))
             .filter_map(|at| self.entry_at(at))
             .map(|ix| &self.entries[ix.0 as usize])
             .find(|entry| entry.kind != Kind::Absent);
@@ -415,7 +463,12 @@ impl Authority {
         };
         let act = self.act(x);
         if act.subject != ANYONE {
-            return act.cut.iter().any(|tip| graph.on_chain(&tip.id, node));
+            let held = |tip: &Tip| {
+                let held = graph.ix(&tip.id);
+                held.filter(|tip| self.view.is_none_or(|view| view.holds(graph, *tip)))
+            };
+            let mut tips = act.cut.iter().filter_map(held);
+            return tips.any(|tip| graph.is_at_or_below(node, tip));
         }
         // Whoever closes a door lets stand the joins he had seen; no map of homes could name them.
         act.entry.is_some_and(|entry| {
@@ -498,19 +551,5 @@ impl Authority {
             }
         }
         newest
-    }
-
-    /// The value of the policy with the highest claim, then commit id.
-    pub(super) fn strongest(&self, graph: &Graph, policies: &[ActIx]) -> Option<u64> {
-        let strength = |p: &&ActIx| {
-            let act = self.act(**p);
-            let at = act.entry.map(|entry| self.entries[entry.0 as usize].at());
-            (
-                act.claims,
-                at.map(|at| (graph.node(at.node).id(), at.index)),
-            )
-        };
-        let strongest = policies.iter().max_by_key(strength)?;
-        self.act(*strongest).policy.map(|(_, value)| value)
     }
 }

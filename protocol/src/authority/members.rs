@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Authority, Mode,
+    judge::Judge,
     table::{ActIx, EntryIx, Kind, SubjectIx},
 };
 use crate::{
@@ -29,50 +30,20 @@ pub struct Member {
 }
 
 /// What a user's grants amount to, kept up to date.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Standing {
     pub(super) role: Role,
     /// The best grant.
     pub(super) grant: Option<ActIx>,
     /// Homes that take part for this user. Sorted, unique.
-    pub(super) homes: Vec<ServerId>,
+    pub(super) homes: Box<[ServerId]>,
     /// In a direct conversation: this user's first event.
     pub(super) first: Option<EntryIx>,
 }
 
-impl Authority {
-    /// Works out a user's role and homes anew; `before` collects which homes took part until now.
-    pub(super) fn restand(
-        &mut self,
-        subject: SubjectIx,
-        graph: Option<&Graph>,
-        before: &mut BTreeMap<ServerId, bool>,
-    ) {
-        let first = self.subjects[subject.0 as usize].standing.first;
-        let standing = Standing {
-            first,
-            ..self.standing_of(subject, graph)
-        };
-        let old = std::mem::replace(&mut self.subjects[subject.0 as usize].standing, standing);
-        let new = self.subjects[subject.0 as usize].standing.homes.clone();
-        for home in old.homes.iter().chain(&new) {
-            let takes_part = self.homes.contains_key(home);
-            before.entry(*home).or_insert(takes_part);
-        }
-        for home in new {
-            *self.homes.entry(home).or_insert(0) += 1;
-        }
-        for home in old.homes {
-            if let Some(members) = self.homes.get_mut(&home) {
-                *members -= 1;
-                if *members == 0 {
-                    self.homes.remove(&home);
-                }
-            }
-        }
-    }
-
-    fn standing_of(&self, subject: SubjectIx, graph: Option<&Graph>) -> Standing {
+impl Judge<'_> {
+    /// What a user's grants amount to.
+    pub(super) fn standing_of(&self, subject: SubjectIx, graph: Option<&Graph>) -> Standing {
         let newest_move = self
             .moves_of(subject)
             .iter()
@@ -110,6 +81,8 @@ impl Authority {
         };
         homes.sort_unstable();
         homes.dedup();
+        // Of a hundred thousand members each byte counts: what is kept has no room to grow.
+        let homes = homes.into_boxed_slice();
         Standing {
             role: best.map_or(Role::None, |g| self.act(g).role),
             grant: best,
@@ -132,6 +105,39 @@ impl Authority {
         };
         about.iter().copied().filter(holds).collect()
     }
+}
+
+impl Authority {
+    /// Works out a user's role and homes anew; `before` collects which homes took part until now.
+    pub(super) fn restand(
+        &mut self,
+        subject: SubjectIx,
+        graph: Option<&Graph>,
+        before: &mut BTreeMap<ServerId, bool>,
+    ) {
+        let first = self.subjects[subject.0 as usize].standing.first;
+        let standing = Standing {
+            first,
+            ..self.now().standing_of(subject, graph)
+        };
+        let old = std::mem::replace(&mut self.subjects[subject.0 as usize].standing, standing);
+        let new = self.subjects[subject.0 as usize].standing.homes.clone();
+        for home in old.homes.iter().chain(&new) {
+            let takes_part = self.homes.contains_key(home);
+            before.entry(*home).or_insert(takes_part);
+        }
+        for home in new {
+            *self.homes.entry(home).or_insert(0) += 1;
+        }
+        for home in old.homes {
+            if let Some(members) = self.homes.get_mut(&home) {
+                *members -= 1;
+                if *members == 0 {
+                    self.homes.remove(&home);
+                }
+            }
+        }
+    }
 
     fn known(&self, user: &UserId) -> Option<SubjectIx> {
         self.subject_of.get(user).copied()
@@ -152,16 +158,20 @@ impl Authority {
     }
 
     pub(super) fn member_at(&self, subject: SubjectIx) -> Option<Member> {
-        let state = &self.subjects[subject.0 as usize];
-        if state.standing.role == Role::None {
+        self.member_by(subject, &self.subjects[subject.0 as usize].standing)
+    }
+
+    /// The member that a standing makes of a user.
+    pub(super) fn member_by(&self, subject: SubjectIx, standing: &Standing) -> Option<Member> {
+        if standing.role == Role::None {
             return None;
         }
-        let grant = state.standing.grant.map(|g| self.act(g));
+        let grant = standing.grant.map(|g| self.act(g));
         let bound = grant.and_then(|g| g.home);
-        let homes = &state.standing.homes;
+        let homes = &standing.homes;
         Some(Member {
-            user: state.id?,
-            role: state.standing.role,
+            user: self.subjects[subject.0 as usize].id?,
+            role: standing.role,
             home: bound
                 .filter(|home| homes.contains(home))
                 .or(homes.first().copied()),
@@ -195,7 +205,7 @@ impl Authority {
             .map_or(&[][..], |subject| self.about(subject));
         let standing = about
             .iter()
-            .filter(|x| self.act(**x).ban && self.stands(**x));
+            .filter(|x| self.act(**x).ban && self.now().stands(**x));
         let mut bans: Vec<EventId> = standing.map(|x| self.act(*x).event).collect();
         bans.sort_unstable();
         bans.dedup();
@@ -212,7 +222,8 @@ impl Authority {
             &self.settings
         };
         let of_field = |p: &ActIx| matches!(self.act(*p).policy, Some((f, _)) if f == field);
-        self.strongest(graph, &self.newest_policies(graph, list, of_field))
+        let newest = self.now().newest_policies(graph, list, of_field);
+        self.strongest(graph, &newest)
     }
 
     /// The least role that may post.

@@ -61,7 +61,7 @@ impl Authority {
             act: made.as_ref(),
             target: act.target(),
         };
-        match self.judge(graph, &case) {
+        match self.now().judge(graph, &case) {
             Ok(()) => Ok(()),
             Err(Fails::Void(reason, _)) => Err(reason),
             Err(Fails::NoTarget) => Err(Reason::UnknownTarget),
@@ -165,7 +165,7 @@ impl Authority {
         let mut moves = state.moves.clone();
         moves.sort_by_key(|m| std::cmp::Reverse(self.act(*m).n));
         let bound = state.about.iter().rev().chain(&[]);
-        let mut homes = state.standing.homes.clone();
+        let mut homes = state.standing.homes.to_vec();
         for act in moves.iter().chain(bound) {
             if let Some(home) = self.act(*act).home
                 && !homes.contains(&home)
@@ -225,8 +225,8 @@ impl Authority {
                 }
                 let above = Role::try_from(u8::from(grant.role) + 1).unwrap_or(Role::Owner);
                 let bans = grant.lifts.iter().filter_map(|ban| {
-                    let act = self.same.get(ban)?.first()?;
-                    Some(self.act(*act).claims)
+                    let mut held = graph.find_event(ban).filter_map(|at| self.act_at(at));
+                    Some(self.act(held.next()?).claims)
                 });
                 bans.fold(above, Role::max)
             }

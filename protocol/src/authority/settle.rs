@@ -2,8 +2,8 @@
 //! `spec/04-authority.md`, section 6.
 //!
 //! What lies in the past of a record keeps the verdict that follows from that past alone. To find
-//! it, the same rules run over a copy that holds nothing else ([`Authority::view`]); that is once a
-//! record, and no verdict depends on when a server learnt of the record.
+//! it, the same rules are asked of that past ([`Authority::view`]), and only of what no earlier
+//! record settled; no verdict depends on when a server learnt of the record.
 
 use std::{
     cmp::Reverse,
@@ -12,8 +12,9 @@ use std::{
 
 use super::{
     Authority, Effects, Mode, Pass, Reach, Verdict,
-    members::Member,
-    table::{Act, ActIx, EntryIx, Kind, Subject, SubjectIx},
+    judge::Judge,
+    members::{Member, Standing},
+    table::{ANYONE, Act, ActIx, EntryIx, Kind, Subject, SubjectIx},
 };
 use crate::{
     commit::RootRef,
@@ -35,6 +36,37 @@ pub(super) struct Record {
     grant: ActIx,
     /// That the owner before is an admin, if he was another.
     former: Option<ActIx>,
+}
+
+/// What one who holds nothing but the past of a record makes of it.
+#[derive(Debug)]
+pub(super) struct View {
+    past: Past,
+    /// Of what no earlier record settled.
+    verdicts: BTreeMap<EntryIx, Verdict>,
+    /// Of users whose standing may be another than by all that is held.
+    standings: BTreeMap<SubjectIx, Standing>,
+}
+
+impl View {
+    /// Whether the commit lies in that past.
+    pub(super) fn holds(&self, graph: &Graph, node: NodeIx) -> bool {
+        let node = graph.node(node);
+        Graph::past_holds(&self.past, node.branch(), node.short_seq())
+    }
+
+    /// Whether an entry stands there; what lies outside of the past stands nowhere. Nothing within
+    /// has seen any of that, so it is all one whether it is void or not there.
+    pub(super) fn stands(&self, authority: &Authority, ix: EntryIx) -> bool {
+        let settled = || authority.entries[ix.0 as usize].settled;
+        let verdict = self.verdicts.get(&ix).copied().or_else(settled);
+        verdict.is_some_and(Verdict::stands)
+    }
+
+    fn standing<'a>(&'a self, authority: &'a Authority, subject: SubjectIx) -> &'a Standing {
+        let other = self.standings.get(&subject);
+        other.unwrap_or(&authority.subjects[subject.0 as usize].standing)
+    }
 }
 
 /// What became of a root record.
@@ -66,7 +98,17 @@ impl Authority {
     /// Takes a root record whose signatures were checked. That its device or home key is the
     /// previous owner's is for the caller to have asked of his identity log.
     pub fn insert_record(&mut self, graph: &mut Graph, record: &SignedRoot) -> RecordOutcome {
-        let (ground, view) = match self.examine(graph, record) {
+        self.take_record(graph, record, true)
+    }
+
+    /// The same for a record that was taken before and stored: what it says of the members is not
+    /// looked at again.
+    pub fn restore_record(&mut self, graph: &mut Graph, record: &SignedRoot) -> RecordOutcome {
+        self.take_record(graph, record, false)
+    }
+
+    fn take_record(&mut self, graph: &mut Graph, record: &SignedRoot, new: bool) -> RecordOutcome {
+        let (ground, view) = match self.examine(graph, record, new) {
             Ok(examined) => examined,
             Err(outcome) => return outcome,
         };
@@ -85,11 +127,11 @@ impl Authority {
                 .is_some_and(|(_, rest)| rest == self.settled)
         {
             graph.settle_branches(&past);
-            self.settle_by(graph, &past, &view, &mut pass);
+            self.settle_by(&view.verdicts, &mut pass);
             self.settled.push(node);
-            self.follow_records(&mut pass);
+            self.follow_records(graph, &mut pass);
         } else if standing == self.settled {
-            self.follow_records(&mut pass);
+            self.follow_records(graph, &mut pass);
         } else {
             // A twin with a lower id came late: what another settled was never settled.
             self.settle_chain(graph, &standing);
@@ -117,7 +159,7 @@ impl Authority {
         record: &SignedRoot,
         seen: &[Tip],
     ) -> Result<bool, RecordOutcome> {
-        let (ground, _) = self.examine(graph, record)?;
+        let (ground, _) = self.examine(graph, record, true)?;
         let within = |tip: &Tip| {
             graph.ix(&tip.id).is_none_or(|ix| {
                 let node = graph.node(ix);
@@ -127,8 +169,14 @@ impl Authority {
         Ok(seen.iter().all(within))
     }
 
-    /// What a record builds on, and the verdicts that follow from that alone.
-    fn examine(&self, graph: &Graph, record: &SignedRoot) -> Result<(Ground, Self), RecordOutcome> {
+    /// What a record builds on, and the verdicts that follow from that alone. What a `new` one says of
+    /// the members has to follow from it too.
+    fn examine(
+        &self,
+        graph: &Graph,
+        record: &SignedRoot,
+        new: bool,
+    ) -> Result<(Ground, View), RecordOutcome> {
         if !matches!(self.mode, Mode::Group(_)) {
             let why = "a direct conversation has no root records";
             return Err(RecordOutcome::Refused(why));
@@ -145,11 +193,11 @@ impl Authority {
             return Err(RecordOutcome::Missing { record, commits });
         }
         let before = record.root().prev.and_then(|id| graph.record(&id));
-        let (_, view) = self.view(graph, &ground.past, before);
-        match view.allows(graph, before, record) {
-            Ok(()) => Ok((ground, view)),
-            Err(why) => Err(RecordOutcome::Refused(why)),
+        let view = self.view(graph, &ground.past, before);
+        if new && let Err(why) = self.allows(graph, &view, before, record) {
+            return Err(RecordOutcome::Refused(why));
         }
+        Ok((ground, view))
     }
 
     /// Commits below a frontier whose events are not held; it is held itself.
@@ -164,7 +212,7 @@ impl Authority {
 
     fn unheld_within(&self, graph: &Graph, past: &Past) -> Vec<CommitId> {
         let absent = |ix: &EntryIx| self.entries[ix.0 as usize].kind == Kind::Absent;
-        let unheld = self.entries_within(graph, past).into_iter().filter(absent);
+        let unheld = self.open_within(graph, past).into_iter().filter(absent);
         let unheld: BTreeSet<_> = unheld
             .map(|ix| graph.node(self.entries[ix.0 as usize].node).id())
             .collect();
@@ -192,8 +240,8 @@ impl Authority {
 
     /// Acts that no record settled yet.
     #[must_use]
-    pub const fn unsettled_acts(&self) -> usize {
-        self.unsettled
+    pub fn unsettled_acts(&self) -> usize {
+        self.unsettled.len()
     }
 
     /// What the next record names as its frontier: of each home the newest standing commit that is
@@ -264,22 +312,22 @@ impl Authority {
         let nodes: Option<Vec<NodeIx>> = frontier.iter().map(|tip| graph.ix(&tip.id)).collect();
         let links: Vec<NodeIx> = nodes?.into_iter().chain(before).collect();
         let past = graph.hypothetical_past(None, &links);
-        let (at, view) = self.view(graph, &past, before);
-        Some((view.leaves(), view.heir(&at, before)))
+        let view = self.view(graph, &past, before);
+        Some((self.leaves(&view), self.heir(graph, &view, before)))
     }
 
-    fn leaves(&self) -> Members {
-        let leaf = |member: Member| {
-            let subject = self.subject_of.get(&member.user)?;
-            let grant = self.subjects[subject.0 as usize].standing.grant?;
+    fn leaves(&self, view: &View) -> Members {
+        let leaf = |subject: &SubjectIx| {
+            let standing = view.standing(self, *subject);
+            let member = self.member_by(*subject, standing)?;
             Some(MemberLeaf {
                 user: member.user,
                 role: member.role,
                 home: member.home?,
-                grant: Digest::from_bytes(*self.act(grant).event.as_bytes()),
+                grant: Digest::from_bytes(*self.act(standing.grant?).event.as_bytes()),
             })
         };
-        Members::new(self.members().filter_map(leaf))
+        Members::sorted(self.subject_of.values().filter_map(leaf).collect())
     }
 
     fn owner_at(&self, before: Option<NodeIx>) -> Option<(SubjectIx, ServerId)> {
@@ -297,33 +345,34 @@ impl Authority {
 
     /// Of those with the highest role beside the owner the one whose grant is the first in the
     /// order.
-    fn heir(&self, graph: &Graph, before: Option<NodeIx>) -> Option<Member> {
+    fn heir(&self, graph: &Graph, view: &View, before: Option<NodeIx>) -> Option<Member> {
         let (owner, _) = self.owner_at(before)?;
         let others = self.subject_of.values().filter(|other| **other != owner);
         let heir = others
             .filter_map(|other| {
-                let standing = &self.subjects[other.0 as usize].standing;
+                let standing = view.standing(self, *other);
                 let entry = self.act(standing.grant?).entry;
                 let place = entry.map(|e| graph.place(self.entries[e.0 as usize].at()));
                 Some((Reverse(standing.role), place, *other))
             })
             .min()?;
-        self.member(&self.subjects[heir.2.0 as usize].id?)
+        self.member_by(heir.2, view.standing(self, heir.2))
     }
 
     /// What a record says of the history has to follow from its past.
     fn allows(
         &self,
         graph: &Graph,
+        view: &View,
         before: Option<NodeIx>,
         record: &SignedRoot,
     ) -> Result<(), &'static str> {
         let root = record.root();
-        if root.digest != Some(self.leaves().digest()) {
+        if root.digest != Some(self.leaves(view).digest()) {
             return Err("the digest is not that of the members at its frontier");
         }
         if record.made() == Made::Succession {
-            let heir = self.heir(graph, before);
+            let heir = self.heir(graph, view, before);
             let follows = |heir: &Member| heir.user == root.owner && heir.home == Some(root.home);
             if !heir.as_ref().is_some_and(follows) {
                 return Err("not who follows the owner");
@@ -361,6 +410,7 @@ impl Authority {
 
     /// The records in `standing` give, the others do not.
     fn choose_records(&mut self, standing: &[NodeIx]) -> Vec<ActIx> {
+        let standing: BTreeSet<NodeIx> = standing.iter().copied().collect();
         let mut changed = Vec::new();
         for record in &self.records {
             let lost = !standing.contains(&record.node);
@@ -374,29 +424,30 @@ impl Authority {
         changed
     }
 
-    fn follow_records(&mut self, pass: &mut Pass) {
+    fn follow_records(&mut self, graph: &Graph, pass: &mut Pass) {
         let standing = self.settled.clone();
         for act in self.choose_records(&standing) {
             pass.touched.insert(self.act(act).subject);
             // Whoever has seen a record names it, and waits for it: nothing judged has seen it.
-            self.touch(act, Reach::New, pass);
+            self.touch(graph, act, Reach::New, pass);
         }
     }
 
-    /// Keeps the verdicts of `view` for ever, and queues what they change.
-    fn settle_by(&mut self, graph: &Graph, past: &Past, view: &Self, pass: &mut Pass) {
-        for ix in self.entries_within(graph, past) {
+    /// Keeps `verdicts` for ever, and queues what they change. What still waits stays open.
+    fn settle_by(&mut self, verdicts: &BTreeMap<EntryIx, Verdict>, pass: &mut Pass) {
+        for (ix, verdict) in verdicts {
             let entry = &mut self.entries[ix.0 as usize];
-            let verdict = view.entries[ix.0 as usize].verdict;
-            if entry.settled.is_some() || matches!(verdict, Verdict::Waits(_)) {
+            if matches!(verdict, Verdict::Waits(_)) {
+                self.left_open.insert(*ix);
                 continue;
             }
-            entry.settled = Some(verdict);
+            self.left_open.remove(ix);
+            entry.settled = Some(*verdict);
             if entry.kind.is_act() {
-                self.unsettled -= 1;
+                self.unsettled.remove(&ActIx(entry.detail));
             }
-            if entry.verdict != verdict {
-                pass.queue_at(self.level(ix), ix);
+            if entry.verdict != *verdict {
+                pass.queue_at(self.level(*ix), *ix);
             }
         }
     }
@@ -406,15 +457,16 @@ impl Authority {
     fn settle_chain(&mut self, graph: &mut Graph, chain: &[NodeIx]) {
         for entry in &mut self.entries {
             if entry.settled.take().is_some() && entry.kind.is_act() {
-                self.unsettled += 1;
+                self.unsettled.insert(ActIx(entry.detail));
             }
         }
         graph.unsettle_branches();
         self.settled.clear();
+        self.left_open.clear();
         for node in chain {
             let past = graph.past(*node).clone();
-            let (_, view) = self.view_now(graph, &past);
-            self.settle_by(graph, &past, &view, &mut Pass::default());
+            let view = self.view_of_copy(graph, &past);
+            self.settle_by(&view.verdicts, &mut Pass::default());
             graph.settle_branches(&past);
             self.settled.push(*node);
         }
@@ -428,46 +480,107 @@ impl Authority {
         pass.touched.extend(subjects.skip(1));
     }
 
-    fn entries_within(&self, graph: &Graph, past: &Past) -> Vec<EntryIx> {
+    /// What lies in `past` and no record settled.
+    fn open_within(&self, graph: &Graph, past: &Past) -> Vec<EntryIx> {
+        let settled = self.settled.last().map(|node| graph.past(*node));
+        let new = graph.nodes_beyond(past, settled).into_iter();
+        let new = new.flat_map(|node| self.entries_of_node(graph, node));
+        // What was left open by a record may lie beyond another one that does not follow it.
         let within = |ix: &EntryIx| {
             let node = graph.node(self.entries[ix.0 as usize].node);
             Graph::past_holds(past, node.branch(), node.short_seq())
         };
-        self.all_entries().filter(within).collect()
+        new.chain(self.left_open.iter().copied().filter(within))
+            .collect()
     }
 
-    /// The history and the verdicts of one who holds nothing but `past`, with the records up to
-    /// `before`.
-    fn view(&self, graph: &Graph, past: &Past, before: Option<NodeIx>) -> (Graph, Self) {
+    /// What one makes of `past` who holds nothing but that, with the records up to `before`.
+    fn view(&self, graph: &Graph, past: &Past, before: Option<NodeIx>) -> View {
         let chain = graph.records_to(before);
-        if chain == self.settled {
-            return self.view_now(graph, past);
+        if chain != self.settled {
+            let (mut at, mut copy) = (graph.clone(), self.clone());
+            copy.settle_chain(&mut at, &chain);
+            return copy.view_of_copy(&at, past);
         }
-        let (mut at, mut copy) = (graph.clone(), self.clone());
-        copy.settle_chain(&mut at, &chain);
-        copy.view_now(&at, past)
+        if !graph.stands_alike_within(past) {
+            return self.view_of_copy(graph, past);
+        }
+        let view = self.view_in_place(graph, past);
+        #[cfg(test)]
+        self.assert_same_view(graph, &view);
+        view
     }
 
-    /// The same with the records that settle now.
-    fn view_now(&self, graph: &Graph, past: &Past) -> (Graph, Self) {
+    /// The same by the records that settle now, if of each home the same stands there as here. It
+    /// costs what is new in that past and outside of it, not what was settled.
+    fn view_in_place(&self, graph: &Graph, past: &Past) -> View {
+        let mut view = View {
+            past: past.clone(),
+            verdicts: BTreeMap::new(),
+            standings: BTreeMap::new(),
+        };
+        let open = self.open_within(graph, past).into_iter();
+        let mut order: Vec<_> = open.map(|ix| (Reverse(self.level(ix)), ix)).collect();
+        order.sort_unstable();
+        for (_, ix) in order {
+            let judge = Judge {
+                authority: self,
+                view: Some(&view),
+            };
+            let verdict = judge.verdict_of(graph, ix);
+            view.verdicts.insert(ix, verdict);
+        }
+        let open = self.unsettled.iter().map(|act| self.act(*act));
+        let subjects = open.filter(|act| act.kind != Kind::Policy && act.subject != ANYONE);
+        let subjects: BTreeSet<SubjectIx> = subjects.map(|act| act.subject).collect();
+        for subject in subjects {
+            let judge = Judge {
+                authority: self,
+                view: Some(&view),
+            };
+            let standing = judge.standing_of(subject, Some(graph));
+            view.standings.insert(subject, standing);
+        }
+        view
+    }
+
+    /// The same for any past, by a copy that holds nothing else.
+    fn view_of_copy(&self, graph: &Graph, past: &Past) -> View {
         let at = graph.restricted(past);
-        let mut view = self.restricted(graph, past);
-        view.choose_records(&self.settled);
-        let mut order: Vec<(Reverse<u8>, EntryIx)> = view
-            .entries_within(graph, past)
-            .into_iter()
-            .map(|ix| (Reverse(view.level(ix)), ix))
+        let mut copy = self.restricted(graph, past);
+        copy.choose_records(&self.settled);
+        let held = graph.nodes_beyond(past, None).into_iter();
+        let mut order: Vec<(Reverse<u8>, EntryIx)> = held
+            .flat_map(|node| copy.entries_of_node(graph, node))
+            .map(|ix| (Reverse(copy.level(ix)), ix))
             .collect();
         order.sort_unstable();
         for (_, ix) in order {
-            let verdict = view.decide(&at, ix);
-            view.entries[ix.0 as usize].verdict = verdict;
+            let verdict = copy.decide(&at, ix);
+            copy.entries[ix.0 as usize].verdict = verdict;
         }
-        let subjects = (0u32..).map(SubjectIx).take(view.subjects.len());
-        for subject in subjects.skip(1).collect::<Vec<_>>() {
-            view.restand(subject, Some(&at), &mut BTreeMap::new());
+        let verdict = |ix: EntryIx| (ix, copy.entries[ix.0 as usize].verdict);
+        let subjects = (0u32..).map(SubjectIx).take(copy.subjects.len());
+        let standing = |subject| (subject, copy.now().standing_of(subject, Some(&at)));
+        View {
+            past: past.clone(),
+            verdicts: self
+                .open_within(graph, past)
+                .into_iter()
+                .map(verdict)
+                .collect(),
+            standings: subjects.skip(1).map(standing).collect(),
         }
-        (at, view)
+    }
+
+    /// Both ways to a view lead to the same.
+    #[cfg(test)]
+    fn assert_same_view(&self, graph: &Graph, view: &View) {
+        let copy = self.view_of_copy(graph, &view.past);
+        assert_eq!(view.verdicts, copy.verdicts);
+        for (subject, standing) in &copy.standings {
+            assert_eq!(view.standing(self, *subject), standing);
+        }
     }
 
     /// A copy that knows of nothing but `past`; nothing is judged in it yet.
@@ -503,11 +616,11 @@ impl Authority {
             about.retain(act_in);
             moves.retain(act_in);
             entries.retain(entry_in);
-            *standing = super::members::Standing::default();
+            *standing = Standing::default();
         }
         copy.same.retain(|_, same| {
             same.retain(act_in);
-            !same.is_empty()
+            same.len() > 1
         });
         copy.posting.retain(act_in);
         copy.settings.retain(act_in);

@@ -205,16 +205,16 @@ impl Authority {
     }
 
     fn spans_of(&self, graph: &Graph, subject: SubjectIx) -> Vec<Span> {
-        let about = self.about(subject);
+        let (about, now) = (self.about(subject), self.now());
         let gives = |g: &&ActIx| {
             let grant = self.act(**g);
-            grant.kind != Kind::Leave && grant.role > Role::None && self.stands(**g)
+            grant.kind != Kind::Leave && grant.role > Role::None && now.stands(**g)
         };
         let span = |g: &ActIx| {
             let from = self.place_of_act(graph, *g);
-            let takers = about.iter().filter(|x| self.stands(**x));
+            let takers = about.iter().filter(|x| now.stands(**x));
             let to = takers
-                .filter(|x| self.kills(graph, **x, *g))
+                .filter(|x| now.kills(graph, **x, *g))
                 .map(|x| self.place_of_act(graph, *x))
                 .min();
             // Taken away before it was given, in the order: a ban that had not seen it.
@@ -250,7 +250,7 @@ impl Authority {
         let is_history = |p: &&ActIx| matches!(self.act(**p).policy, Some((Field::History, _)));
         let mut placed: BTreeMap<(Place, ActIx), ActIx> = BTreeMap::new();
         for p in self.settings.iter().filter(is_history) {
-            if self.stands(*p) {
+            if self.now().stands(*p) {
                 placed.insert((self.place_of_act(graph, *p), *p), *p);
             }
         }

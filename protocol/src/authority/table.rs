@@ -3,7 +3,7 @@
 use super::{Authority, Awaited, Pass, Verdict, members::Standing};
 use crate::{
     event::{Act as EventAct, Event, Field, Target, Tip},
-    history::{Appearance, BranchIx, Graph, NodeIx},
+    history::{Appearance, BranchIx, Graph, NodeIx, Past},
     ids::{EventId, RootId, ServerId, UserId},
     role::Role,
 };
@@ -291,7 +291,7 @@ pub(super) struct Subject {
     /// Record 0, grants, joins and leaves about this user.
     pub(super) about: Vec<ActIx>,
     pub(super) moves: Vec<ActIx>,
-    /// Everything this user is the author of.
+    /// Everything this user is the author of, by branch and place.
     pub(super) entries: Vec<EntryIx>,
     pub(super) standing: Standing,
 }
@@ -305,6 +305,21 @@ impl Subject {
             entries: Vec::new(),
             standing: Standing::default(),
         }
+    }
+}
+
+/// Puts an entry where it belongs by branch and place. Mostly that is the end.
+fn insert_in_order(graph: &Graph, entries: &[Entry], list: &mut Vec<EntryIx>, ix: EntryIx) {
+    let place = |ix: EntryIx| {
+        let entry = &entries[ix.0 as usize];
+        let node = graph.node(entry.node);
+        (node.branch(), node.short_seq(), entry.index)
+    };
+    let own = place(ix);
+    if list.last().is_none_or(|last| place(*last) < own) {
+        list.push(ix);
+    } else {
+        list.insert(list.partition_point(|other| place(*other) < own), ix);
     }
 }
 
@@ -386,7 +401,44 @@ impl Authority {
         entry.kind = Kind::of(&event.act);
         entry.claims = event.claims;
         entry.detail = detail;
-        self.subjects[author.0 as usize].entries.push(ix);
+        if entry.kind == Kind::Join {
+            let branch = graph.node(entry.node).branch().0 as usize;
+            if self.joins.len() <= branch {
+                self.joins.resize(branch + 1, Vec::new());
+            }
+            insert_in_order(graph, &self.entries, &mut self.joins[branch], ix);
+        }
+        let of_author = &mut self.subjects[author.0 as usize].entries;
+        insert_in_order(graph, &self.entries, of_author, ix);
+    }
+
+    /// The act of an appearance, if it is one.
+    pub(super) fn act_at(&self, at: Appearance) -> Option<ActIx> {
+        let entry = &self.entries[self.entry_at(at)?.0 as usize];
+        entry.kind.is_act().then_some(ActIx(entry.detail))
+    }
+
+    /// Calls `each` with those of `list`, which is in order of branch and place, that lie beyond
+    /// `marks`: a branch at a time, and nothing below its mark is looked at.
+    pub(super) fn beyond(
+        &self,
+        graph: &Graph,
+        list: &[EntryIx],
+        marks: &Past,
+        mut each: impl FnMut(EntryIx),
+    ) {
+        let of = |ix: &EntryIx| {
+            let node = graph.node(self.entries[ix.0 as usize].node);
+            (node.branch(), node.short_seq())
+        };
+        let mut rest = list;
+        while let Some(first) = rest.first() {
+            let (branch, _) = of(first);
+            let (here, others) = rest.split_at(rest.partition_point(|ix| of(ix).0 <= branch));
+            let below = here.partition_point(|ix| Graph::past_holds(marks, branch, of(ix).1));
+            here[below..].iter().for_each(|ix| each(*ix));
+            rest = others;
+        }
     }
 
     fn add_act(&mut self, graph: &Graph, entry: EntryIx, mut act: Act) -> ActIx {
@@ -395,7 +447,7 @@ impl Authority {
         act.entry = Some(entry);
         (act.branch, act.seq, act.index) = (node.branch(), node.short_seq(), at.index);
         let ix = ActIx(u32::try_from(self.acts.len()).unwrap_or(u32::MAX));
-        self.same.entry(act.event).or_default().push(ix);
+        self.note_same(graph, act.event, at, ix);
         self.note_act_node(graph, at.node);
         for tip in &act.cut {
             if graph.ix(&tip.id).is_none() {
@@ -427,8 +479,22 @@ impl Authority {
             _ => subject.about.push(ix),
         }
         self.acts.push(act);
-        self.unsettled += 1;
+        self.unsettled.insert(ix);
         ix
+    }
+
+    /// Of an event that appears once nothing is kept: nearly all do.
+    fn note_same(&mut self, graph: &Graph, event: EventId, at: Appearance, ix: ActIx) {
+        if let Some(same) = self.same.get_mut(&event) {
+            same.push(ix);
+            return;
+        }
+        let others = graph.find_event(&event).filter(|other| *other != at);
+        let mut same: Vec<ActIx> = others.filter_map(|other| self.act_at(other)).collect();
+        if !same.is_empty() {
+            same.push(ix);
+            self.same.insert(event, same);
+        }
     }
 
     fn note_act_node(&mut self, graph: &Graph, node: NodeIx) {
@@ -446,6 +512,20 @@ impl Authority {
     pub(super) fn entry_at(&self, at: Appearance) -> Option<EntryIx> {
         let first = *self.first.get(at.node.0 as usize)?;
         (first != u32::MAX).then(|| EntryIx(first + u32::from(at.index)))
+    }
+
+    /// What appears in a commit, as far as it was told of.
+    pub(super) fn entries_of_node(
+        &self,
+        graph: &Graph,
+        node: NodeIx,
+    ) -> impl Iterator<Item = EntryIx> + use<> {
+        let first = self.first.get(node.0 as usize).copied();
+        let first = first.filter(|first| *first != u32::MAX);
+        let count = u32::try_from(graph.node(node).events().len()).unwrap_or(0);
+        first
+            .into_iter()
+            .flat_map(move |first| (first..first + count).map(EntryIx))
     }
 
     pub(super) fn all_entries(&self) -> impl Iterator<Item = EntryIx> + use<> {

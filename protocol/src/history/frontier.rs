@@ -1,6 +1,9 @@
 //! Frontiers: a history named by the ends of its chains, compared and turned into ranges to fetch.
 
-use super::{BranchIx, Graph, NodeIx};
+use super::{
+    BranchIx, Graph, NodeIx,
+    graph::{Past, raise},
+};
 use crate::{
     event::Tip,
     ids::{CommitId, ServerId},
@@ -135,8 +138,26 @@ impl Graph {
     /// Whether `node` is on the `prev` chain that ends in `tip`; false while `tip` is not held.
     #[must_use]
     pub fn on_chain(&self, tip: &CommitId, node: NodeIx) -> bool {
-        self.ix(tip)
-            .is_some_and(|tip| tip == node || self.below(node, tip))
+        self.ix(tip).is_some_and(|tip| self.is_at_or_below(node, tip))
+    }
+
+    /// The same of a tip that is held.
+    pub(crate) fn is_at_or_below(&self, node: NodeIx, tip: NodeIx) -> bool {
+        tip == node || self.below(node, tip)
+    }
+
+    /// What lies on the `prev` chains that end in `tips`, as far as these are held.
+    pub(crate) fn chains_below(&self, tips: &[Tip]) -> Past {
+        let mut marks = Vec::new();
+        for tip in tips {
+            let mut at = self.ix(&tip.id);
+            while let Some(node) = at {
+                let (branch, seq) = (self.node(node).branch(), self.node(node).short_seq());
+                raise(&mut marks, branch, seq + 1);
+                at = self.base_of(branch);
+            }
+        }
+        marks.into_boxed_slice()
     }
 
     /// Whether `x` is on the chain below `tip`. Branches have one base each, so this is a walk over

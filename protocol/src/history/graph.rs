@@ -447,6 +447,14 @@ impl Graph {
         &self.pasts[self.nodes[node.0 as usize].past as usize]
     }
 
+    /// The past of `node`, with its own chain below it.
+    pub(crate) fn past_with_chain(&self, node: NodeIx) -> Past {
+        let mut past = self.past(node).to_vec();
+        let at = self.node(node);
+        raise(&mut past, at.branch(), at.short_seq());
+        past.into_boxed_slice()
+    }
+
     /// Whether `x` is in the past of `y`: its chain and the authority it named, closed.
     #[must_use]
     pub fn in_past(&self, x: NodeIx, y: NodeIx) -> bool {

@@ -271,6 +271,34 @@ impl Graph {
         }
     }
 
+    /// Whether of what lies in `past` the same stands as where nothing else is held. Where no home
+    /// forked it does.
+    pub(crate) fn stands_alike_within(&self, past: &Past) -> bool {
+        let forked = |home: &u32| self.homes[*home as usize].branches.len() > 1;
+        self.home_indices().filter(forked).all(|home| {
+            let within = self.standing_within(home, past);
+            self.homes[home as usize].branches.iter().all(|branch| {
+                let held = &self.branches[branch.0 as usize];
+                let now = held.stands_to.min(Self::mark(past, *branch));
+                let here = within.iter().filter(|(other, _)| other == branch);
+                let there = here.map(|(_, to)| *to).max().unwrap_or(0);
+                now.max(held.start) == there.max(held.start)
+            })
+        })
+    }
+
+    /// The commits that lie in `past` and not in `before`, by branch.
+    pub(crate) fn nodes_beyond(&self, past: &Past, before: Option<&Past>) -> Vec<NodeIx> {
+        let branches = (0u32..).zip(past).map(|(ix, to)| (BranchIx(ix), *to));
+        branches
+            .flat_map(|(branch, to)| {
+                let from = before.map_or(0, |before| Self::mark(before, branch));
+                self.nodes_between(branch, from.min(to), to)
+            })
+            .copied()
+            .collect()
+    }
+
     /// Every branch of a commit's home, with the seq below which it stands.
     pub(crate) fn standing_of_all(&self) -> impl Iterator<Item = (BranchIx, u32)> + '_ {
         let records = self.record_chain;

@@ -52,6 +52,11 @@ impl Members {
         Self(sorted.into_values().collect())
     }
 
+    /// From members in order of users, each once.
+    pub(crate) const fn sorted(members: Vec<MemberLeaf>) -> Self {
+        Self(members)
+    }
+
     /// In order of users.
     #[must_use]
     pub fn leaves(&self) -> &[MemberLeaf] {
