@@ -6,7 +6,7 @@ mod proposer;
 mod record;
 mod steward;
 
-pub use digest::{MemberLeaf, Members, Proof};
+pub use digest::{MemberLeaf, Members, Proof, Tree};
 pub use proposer::{Heard, Proposer, StewardMessage};
 pub use record::{Made, NotVerified, SignedRoot};
 pub use steward::{Ballot, Choice, Declined, Note, Promise, Proposal, Signed, Steward};

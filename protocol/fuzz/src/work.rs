@@ -34,7 +34,7 @@ const LAG: usize = 6;
 const APART_EVERY: usize = 200;
 const TOGETHER: usize = 150;
 /// When everything measured happens.
-const NOW: Timestamp = Timestamp(T0 + (1 << 40));
+pub const NOW: Timestamp = Timestamp(T0 + (1 << 40));
 
 /// A talk of so many commits of one event each: of twenty, thirteen messages, three reactions, two
 /// edits, a deletion and a title.
@@ -176,17 +176,21 @@ pub type Verified = (SignedCommit, Vec<(EventId, Event)>);
 /// The commits of a history as a server finds them in its store.
 #[must_use]
 pub fn verified(history: &Chronicle) -> Vec<Verified> {
-    let event = |said: &Said| (said.event.id(), said.event.event().clone());
-    history
-        .commits()
-        .enumerate()
-        .map(|(at, commit)| {
-            (
-                commit.clone(),
-                history.events(at).iter().map(event).collect(),
-            )
-        })
+    (0..history.len())
+        .map(|at| verified_at(history, at))
         .collect()
+}
+
+/// One of them.
+///
+/// # Panics
+///
+/// If there are not so many.
+#[must_use]
+pub fn verified_at(history: &Chronicle, at: usize) -> Verified {
+    let event = |said: &Said| (said.event.id(), said.event.event().clone());
+    let events = history.events(at).iter().map(event).collect();
+    (history.at(at).clone(), events)
 }
 
 /// Resolves a log from nothing.
@@ -246,17 +250,26 @@ pub fn sent(world: &mut World, count: usize) -> Vec<Sent> {
 pub fn machine(history: &Chronicle) -> Conversation {
     let world = &history.world;
     let mut machine = Conversation::group(&world.genesis, world.homes[0].id, 1);
-    for (at, commit) in history.commits().enumerate() {
-        let events: Vec<SignedEvent> = history
-            .events(at)
-            .iter()
-            .map(|said| said.event.clone())
-            .collect();
-        machine
-            .restore(commit, &events)
-            .expect("a history is in order");
+    for at in 0..history.len() {
+        restore_one(&mut machine, history, at);
     }
     machine
+}
+
+/// Takes one commit more of a history into a machine, as from the store.
+///
+/// # Panics
+///
+/// If the history is not in order.
+pub fn restore_one(machine: &mut Conversation, history: &Chronicle, at: usize) {
+    let events: Vec<SignedEvent> = history
+        .events(at)
+        .iter()
+        .map(|said| said.event.clone())
+        .collect();
+    machine
+        .restore(history.at(at), &events)
+        .expect("a history is in order");
 }
 
 /// Validates and appends events of own users: decoded, their signatures and contents checked,

@@ -109,17 +109,21 @@ pub fn home(n: usize) -> Home {
     }
 }
 
+fn user(n: usize, homes: usize) -> User {
+    User {
+        id: UserId::from_bytes(seed("user", n)),
+        key: SecretKey::from_seed(seed("device", n)),
+        home: n % homes,
+    }
+}
+
 impl World {
     /// A group of `homes` servers and `users` users, in which nothing has happened.
     #[must_use]
     pub fn new(homes: usize, users: usize) -> Self {
         let homes: Vec<Home> = (0..homes).map(home).collect();
         let users: Vec<User> = (0..users)
-            .map(|n| User {
-                id: UserId::from_bytes(seed("user", n)),
-                key: SecretKey::from_seed(seed("device", n)),
-                home: n % homes.len(),
-            })
+            .map(|n| user(n, homes.len()))
             .collect();
         let root = Root {
             v: 1,
@@ -140,6 +144,13 @@ impl World {
             genesis,
             nonces: 0,
         }
+    }
+
+    /// One user more; gives his number.
+    pub fn add_user(&mut self) -> usize {
+        let n = self.users.len();
+        self.users.push(user(n, self.homes.len()));
+        n
     }
 
     fn nonce(&mut self) -> [u8; 16] {

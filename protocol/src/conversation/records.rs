@@ -309,7 +309,7 @@ impl Conversation {
         let before = root.prev.and_then(|id| self.record_before(&id));
         let before = before.ok_or("a stored record follows nothing")?;
         let signed = SignedRoot::from_trusted(raw, &before).map_err(|error| error.to_string())?;
-        match self.authority.insert_record(&mut self.graph, &signed) {
+        match self.authority.restore_record(&mut self.graph, &signed) {
             RecordOutcome::Taken { .. } => {
                 self.documents.restore_record(&self.authority);
                 self.records.held.insert(signed.id(), signed);

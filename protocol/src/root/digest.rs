@@ -66,20 +66,60 @@ impl Members {
     /// The root of the tree.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        let hashes: Vec<Digest> = self.0.iter().map(leaf).collect();
-        root(&hashes)
+        let mut hashes: Vec<Digest> = self.0.iter().map(leaf).collect();
+        while hashes.len() > 1 {
+            hashes = above(&hashes);
+        }
+        hashes.first().copied().unwrap_or_else(empty)
+    }
+
+    /// The whole tree, for who gives many proofs: it costs a hash for each member once, and a proof
+    /// as many steps as the tree is high.
+    #[must_use]
+    pub fn tree(&self) -> Tree<'_> {
+        let mut levels = vec![self.0.iter().map(leaf).collect::<Vec<_>>()];
+        while let Some(last) = levels.last().filter(|last| last.len() > 1) {
+            let next = above(last);
+            levels.push(next);
+        }
+        Tree {
+            members: self,
+            levels,
+        }
+    }
+}
+
+/// The tree over members with all its hashes: 64 bytes for each member.
+#[derive(Clone, Debug)]
+pub struct Tree<'a> {
+    members: &'a Members,
+    /// From the leaves up, each half as long as the one below; the last has at most one hash.
+    levels: Vec<Vec<Digest>>,
+}
+
+impl Tree<'_> {
+    /// The root.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        let top = self.levels.last().and_then(|top| top.first());
+        top.copied().unwrap_or_else(empty)
     }
 
     /// The proof for one user; none if he is no member.
     #[must_use]
     pub fn prove(&self, user: &UserId) -> Option<Proof> {
-        let index = self.0.binary_search_by_key(user, |m| m.user).ok()?;
-        let hashes: Vec<Digest> = self.0.iter().map(leaf).collect();
+        let members = &self.members.0;
+        let index = members.binary_search_by_key(user, |m| m.user).ok()?;
         let mut path = Vec::new();
-        collect(&hashes, index, &mut path);
+        let mut at = index;
+        for level in &self.levels {
+            // The last of an odd number has nobody beside it and goes up as it is.
+            path.extend(level.get(at ^ 1));
+            at /= 2;
+        }
         Some(Proof {
             index: index as u64,
-            count: hashes.len() as u64,
+            count: members.len() as u64,
             path,
         })
     }
@@ -120,35 +160,19 @@ const fn split(count: u64) -> u64 {
     1 << (63 - (count - 1).leading_zeros())
 }
 
-fn root(hashes: &[Digest]) -> Digest {
-    match hashes {
-        [] => Digest::from_bytes(*blake3::hash(b"").as_bytes()),
-        [one] => *one,
-        more => {
-            let (left, right) = more.split_at(at(more.len()));
-            node(&root(left), &root(right))
-        }
-    }
+/// The digest of nobody.
+fn empty() -> Digest {
+    Digest::from_bytes(*blake3::hash(b"").as_bytes())
 }
 
-fn at(count: usize) -> usize {
-    usize::try_from(split(count as u64)).unwrap_or(count)
-}
-
-/// Siblings on the way from `index`, the lowest first.
-fn collect(hashes: &[Digest], index: usize, path: &mut Vec<Digest>) {
-    if hashes.len() < 2 {
-        return;
-    }
-    let middle = at(hashes.len());
-    let (left, right) = hashes.split_at(middle);
-    if index < middle {
-        collect(left, index, path);
-        path.push(root(right));
-    } else {
-        collect(right, index - middle, path);
-        path.push(root(left));
-    }
+/// The level above one of at least two: two by two, the last of an odd number as it is. This is the
+/// tree that halves at powers of two, from below.
+fn above(hashes: &[Digest]) -> Vec<Digest> {
+    let pairs = hashes.chunks(2).map(|pair| match pair {
+        [left, right] => node(left, right),
+        rest => rest.first().copied().unwrap_or_else(empty),
+    });
+    pairs.collect()
 }
 
 /// The root that follows from a leaf and what is beside its way; none if the way is too short.
@@ -184,6 +208,29 @@ fn climb<'a>(
 mod tests {
     use super::*;
 
+    /// The tree as RFC 9162 defines it, from above.
+    fn root(hashes: &[Digest]) -> Digest {
+        match hashes {
+            [] => Digest::from_bytes(*blake3::hash(b"").as_bytes()),
+            [one] => *one,
+            more => {
+                let middle = usize::try_from(split(more.len() as u64)).unwrap();
+                let (left, right) = more.split_at(middle);
+                node(&root(left), &root(right))
+            }
+        }
+    }
+
+    #[test]
+    fn the_digest_is_that_of_the_tree_that_halves_at_powers_of_two() {
+        for count in 0..70 {
+            let members = Members::new((0..count).map(member));
+            let leaves: Vec<Digest> = members.leaves().iter().map(leaf).collect();
+            assert_eq!(members.digest(), root(&leaves), "{count}");
+            assert_eq!(members.tree().digest(), root(&leaves), "{count}");
+        }
+    }
+
     fn member(n: u8) -> MemberLeaf {
         MemberLeaf {
             user: UserId::from_bytes([n; 32]),
@@ -199,7 +246,7 @@ mod tests {
             let members = Members::new((0..count).map(member));
             let digest = members.digest();
             for n in 0..count {
-                let proof = members.prove(&member(n).user).unwrap();
+                let proof = members.tree().prove(&member(n).user).unwrap();
                 assert!(proof.holds(&member(n), &digest), "{n} of {count}");
                 assert!(!proof.holds(&member(n + 1), &digest));
                 let promoted = MemberLeaf {
@@ -218,7 +265,7 @@ mod tests {
                 };
                 assert!(!moved.holds(&member(n), &digest));
             }
-            assert!(members.prove(&member(count).user).is_none());
+            assert!(members.tree().prove(&member(count).user).is_none());
         }
     }
 

@@ -14,8 +14,6 @@ use crate::world::{Chronicle, Said, World};
 const TOGETHER: usize = 16;
 /// Doors opened, and policies set, over the whole history of a crowd of any size.
 const EPISODES: usize = 8;
-/// Users who are no members yet: what [`One`] more can bring in.
-const SPARE: usize = 256;
 
 /// An act, or a message, beyond a crowd's history.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -28,27 +26,32 @@ pub enum One {
     Removal,
     /// An admin makes a member a moderator.
     Promotion,
-    /// The owner makes an admin a member who let in as many as all other admins, or the other way
-    /// round.
+    /// The owner makes an admin a member who let in as many as all other admins.
     Demotion,
+    /// The owner makes him an admin again.
+    Return,
     /// An admin sets a policy.
     Policy,
-    /// The owner closes the door through which most came, or opens one.
-    Door,
+    /// The owner closes the door, through which most came.
+    Closing,
+    /// The owner opens one.
+    Opening,
     /// A member says something.
     Message,
 }
 
 impl One {
-    /// Every kind.
-    pub const ALL: [Self; 8] = [
+    /// Every kind. In this order, any number of times, all of them stand.
+    pub const ALL: [Self; 10] = [
         Self::Grant,
         Self::Join,
         Self::Removal,
         Self::Promotion,
         Self::Demotion,
+        Self::Return,
         Self::Policy,
-        Self::Door,
+        Self::Closing,
+        Self::Opening,
         Self::Message,
     ];
 
@@ -61,8 +64,10 @@ impl One {
             Self::Removal => "removal",
             Self::Promotion => "promotion",
             Self::Demotion => "demotion",
+            Self::Return => "return",
             Self::Policy => "policy",
-            Self::Door => "door",
+            Self::Closing => "closing",
+            Self::Opening => "opening",
             Self::Message => "message",
         }
     }
@@ -86,7 +91,7 @@ pub struct Crowd {
 #[must_use]
 pub fn crowd(members: usize) -> Crowd {
     let mut crowd = Crowd {
-        history: Chronicle::new(World::new(HOMES, HOMES + members + SPARE)),
+        history: Chronicle::new(World::new(HOMES, HOMES + members)),
         members,
         pending: vec![Vec::new(); HOMES],
         made: [0; One::ALL.len()],
@@ -123,35 +128,36 @@ pub fn crowd(members: usize) -> Crowd {
 
 impl Crowd {
     /// Adds a commit with one event more; gives its place in the history.
-    ///
-    /// # Panics
-    ///
-    /// If all spare users are in.
     pub fn one_more(&mut self, one: One) -> usize {
         let kind = One::ALL.iter().position(|kind| *kind == one).unwrap_or(0);
         let n = self.made[kind];
         self.made[kind] += 1;
-        let spare = HOMES + self.members;
-        assert!(2 * n < SPARE, "spare users are left");
-        // Ordinary members, each another one: not removed, and no moderators.
-        let member = |offset: usize| HOMES + (200 * n + offset) % (self.members - 1);
+        // One of each two hundred, so that nobody who speaks was removed.
+        let of = (self.members - self.members % 200).max(1);
+        let member = |offset: usize| HOMES + (200 * n + offset) % of;
         match one {
-            One::Grant => self.come(spare + 2 * n, false),
-            One::Join => self.come(spare + 2 * n + 1, true),
+            One::Grant | One::Join => {
+                let user = self.history.world.add_user();
+                self.come(user, one == One::Join);
+            }
             One::Removal => self.change(member(13), Role::None),
             One::Promotion => self.change(member(31), Role::Moderator),
             One::Demotion => {
-                let role = [Role::Member, Role::Admin][n % 2];
-                let cut = self.history.end(1).filter(|_| role < Role::Admin);
-                let grant = self.history.grant(1, role, cut.into_iter().collect());
+                let cut = self.history.end(1).into_iter().collect();
+                let grant = self.history.grant(1, Role::Member, cut);
+                self.say(0, 0, Role::Owner, grant);
+            }
+            One::Return => {
+                let grant = self.history.grant(1, Role::Admin, vec![]);
                 self.say(0, 0, Role::Owner, grant);
             }
             One::Policy => self.policy(n as u64),
-            One::Door => self.door([Role::None, Role::Member][n % 2]),
+            One::Closing => self.door(Role::None),
+            One::Opening => self.door(Role::Member),
             One::Message => self.speak(member(77)),
         }
         self.flush();
-        self.history.commits().count() - 1
+        self.history.len() - 1
     }
 
     fn say(&mut self, home: usize, user: usize, claims: Role, act: Act) {
@@ -167,6 +173,7 @@ impl Crowd {
         }
     }
 
+    /// Commits what is said and not committed yet.
     fn flush(&mut self) {
         for home in 0..HOMES {
             let events = std::mem::take(&mut self.pending[home]);
@@ -234,18 +241,20 @@ impl Crowd {
     }
 }
 
-/// The owner's home makes a checkpoint; gives its number of bytes.
+/// The owner's home makes a checkpoint of everything.
 ///
 /// # Panics
 ///
-/// If it is not home 0's machine, or nothing happened since the last.
-pub fn checkpoint(machine: &mut Conversation, world: &World, n: u8) -> usize {
+/// If it is not home 0's machine.
+pub fn checkpoint(machine: &mut Conversation, world: &World) {
     let key = &world.homes[0].key;
-    let nonce = Nonce::from_bytes([n; 16]);
-    let taken = machine.make_checkpoint(NOW, nonce, key, (1, key));
+    let number = machine.newest_record().map_or(0, |(newest, _)| newest.n);
+    let mut nonce = [0; 16];
+    nonce[..8].copy_from_slice(&number.to_be_bytes());
+    let taken = machine.make_checkpoint(NOW, Nonce::from_bytes(nonce), key, (1, key));
     let taken = taken.expect("the only steward makes it");
     assert!(taken.stands, "nobody else made one");
-    taken.raw.root.0.len()
+    assert_eq!(machine.authority().unsettled_acts(), 0, "it settles all");
 }
 
 #[cfg(test)]
@@ -256,7 +265,7 @@ mod tests {
     #[test]
     fn all_of_a_crowd_stands_and_most_of_it_are_members() {
         let mut crowd = crowd(1_000);
-        let first = crowd.history.commits().count();
+        let first = crowd.history.len();
         for one in One::ALL {
             for _ in 0..4 {
                 crowd.one_more(one);

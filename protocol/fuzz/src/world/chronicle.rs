@@ -238,6 +238,28 @@ impl Chronicle {
         }
     }
 
+    /// How many commits there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.written.len()
+    }
+
+    /// Whether nothing happened.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.written.is_empty()
+    }
+
+    /// A commit.
+    ///
+    /// # Panics
+    ///
+    /// If there are not so many.
+    #[must_use]
+    pub fn at(&self, at: usize) -> &SignedCommit {
+        &self.written[at].commit
+    }
+
     /// The commits, in an order in which each comes after what it names.
     pub fn commits(&self) -> impl Iterator<Item = &SignedCommit> {
         self.written.iter().map(|w| &w.commit)

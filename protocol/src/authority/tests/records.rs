@@ -174,6 +174,81 @@ fn nothing_that_comes_late_changes_what_is_settled() {
     assert!(!bare.verdict(post, 0).stands());
 }
 
+fn settled(server: &Server, made: usize) -> bool {
+    let at = crate::history::Appearance {
+        node: server.nodes[made].unwrap(),
+        index: 0,
+    };
+    server.authority.is_settled(at)
+}
+
+#[test]
+fn a_cut_lets_stand_below_a_record_only_what_it_names_there() {
+    let mut world = start();
+    let post = commit(&mut world, 'u', 'U', Role::Member, message());
+    let later = commit(&mut world, 'u', 'U', Role::Member, message());
+    let act = Act::Grant(Grant {
+        cut: vec![world.tip(later)],
+        ..grant('U', 'u', Role::None)
+    });
+    let without = world.all() & !(1 << later);
+    let event = world.event(user('A'), Role::Admin, act);
+    let how = How {
+        seen: without,
+        prev: None,
+        epoch: 0,
+        at_ms: NOW.0,
+    };
+    let removal = world.commit(home('a'), &how, vec![event]);
+    // The record has seen the removal and the post, and not the commit that the cut names.
+    let record = world.record(user('O'), home('o'), without | 1 << removal, None);
+    for order in [
+        [post, later, removal, record],
+        [post, removal, record, later],
+    ] {
+        let mut server = Server::new(&world);
+        for i in (0..post).chain(order) {
+            server.take(&world, i);
+        }
+        assert!(settled(&server, post));
+        assert!(!server.verdict(post, 0).stands(), "what settles has no cut");
+        assert!(!settled(&server, later));
+        server.assert_told();
+    }
+}
+
+#[test]
+fn what_waits_below_a_record_is_settled_by_the_next_that_has_seen_what_it_waits_for() {
+    let mut world = start();
+    let post = commit(&mut world, 'u', 'U', Role::Member, message());
+    let without = world.all() & !(1 << post);
+    let on = Act::React {
+        target: world.made[post].events[0].0,
+        emoji: "+".to_owned(),
+        on: true,
+    };
+    let event = world.event(user('M'), Role::Member, on);
+    let how = How {
+        seen: without,
+        prev: None,
+        epoch: 0,
+        at_ms: NOW.0,
+    };
+    let react = world.commit(home('m'), &how, vec![event]);
+    let first = world.record(user('O'), home('o'), without | 1 << react, None);
+    let second = world.record(user('O'), home('o'), world.all(), Some(first));
+    for order in [[post, react, first, second], [react, first, post, second]] {
+        let mut server = Server::new(&world);
+        for i in (0..post).chain(order) {
+            server.take(&world, i);
+            if i == first {
+                assert!(!settled(&server, react), "its target was not seen");
+            }
+        }
+        assert!(settled(&server, react) && server.verdict(react, 0).stands());
+    }
+}
+
 #[test]
 fn a_record_waits_for_its_frontier_and_for_the_record_before() {
     let mut world = start();
