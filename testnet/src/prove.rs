@@ -5,6 +5,7 @@ mod core_speed;
 mod erasure;
 mod hostile_input;
 mod ledger;
+mod members;
 pub mod outage;
 mod power_cut;
 mod replay;
@@ -29,6 +30,7 @@ pub static CLAIMS: &[&dyn Claim] = &[
     &hostile_input::HostileInput,
     &core_speed::CoreSpeed,
     &erasure::Erasure,
+    &members::Members,
     &outage::Outage,
     &speed::Speed,
     &chaos::Chaos,
