@@ -10,7 +10,9 @@ mod bundle;
 mod documents;
 mod local;
 mod proposals;
+mod rate;
 mod records;
+mod retention;
 mod taken;
 mod waiting;
 
@@ -18,6 +20,7 @@ pub use bundle::{BundleError, CheckedBundle, CheckedEvent, Slot};
 pub use local::Refusal;
 pub use proposals::{NotSigned, RootChange};
 pub use records::{CheckpointPace, ProvenTwins, ReceivedRecord, RecordKeys, TakenRecord};
+pub use retention::Expired;
 pub use taken::{Changes, Homes, RoleChange, SightChange, Taken, TakenEvent};
 
 use std::collections::{BTreeSet, VecDeque};
@@ -38,7 +41,9 @@ use crate::{
 use again::Again;
 use documents::Documents;
 use local::Queued;
+use rate::Rates;
 use records::Records;
+use retention::Retention;
 use waiting::{Waiting, WaitsFor};
 
 /// What became of a peer's bundle.
@@ -80,6 +85,8 @@ pub struct Conversation {
     again: Again,
     waiting: Waiting,
     records: Records,
+    rates: Rates,
+    retention: Retention,
     /// Waited and was given up, with the reason.
     given_up: Vec<(CommitId, Code)>,
     newest: Option<Place>,
@@ -144,6 +151,8 @@ impl Conversation {
             again: Again::default(),
             waiting: Waiting::default(),
             records: Records::default(),
+            rates: Rates::default(),
+            retention: Retention::default(),
             given_up: Vec::new(),
             newest: None,
         }
@@ -219,7 +228,9 @@ impl Conversation {
             Inserted::New(node) => {
                 let named: Vec<(EventId, &Event)> =
                     events.iter().map(|e| (e.id(), e.event())).collect();
-                self.authority.insert(&self.graph, node, &named);
+                let effects = self.authority.insert(&self.graph, node, &named);
+                self.rates
+                    .take(&self.graph, &self.authority, node, &effects);
                 self.documents
                     .restore(&self.graph, &self.authority, node, &named);
                 self.note_newest(node);
@@ -279,7 +290,7 @@ impl Conversation {
         if bundle.commit.commit().origin == self.me {
             self.note_own(Some(now));
         }
-        match self.take(bundle) {
+        match self.take(now, bundle) {
             Ok(taken) => {
                 let mut all = vec![taken];
                 self.release(now, devices, &mut all);
@@ -309,7 +320,7 @@ impl Conversation {
                 if bundle.commit.commit().origin == self.me {
                     self.note_own(Some(now));
                 }
-                match self.take(bundle) {
+                match self.take(now, bundle) {
                     Ok(taken) => {
                         all.push(taken);
                         progress = true;
@@ -417,10 +428,13 @@ impl Conversation {
         }
     }
 
-    fn take(&mut self, bundle: CheckedBundle) -> Result<Taken, NotTaken> {
+    fn take(&mut self, now: Timestamp, mut bundle: CheckedBundle) -> Result<Taken, NotTaken> {
         self.documents.settle_restored(&self.graph, &self.authority);
         match self.graph.insert(&bundle.commit) {
-            Inserted::New(node) => Ok(self.taken(node, bundle)),
+            Inserted::New(node) => {
+                self.drop_expired(now, &bundle.commit, &mut bundle.events);
+                Ok(self.taken(node, bundle))
+            }
             Inserted::Duplicate(_) => Err(NotTaken::Known),
             Inserted::Missing(_) | Inserted::MissingRecord(_) => {
                 Err(NotTaken::Missing(Box::new(bundle)))

@@ -45,6 +45,16 @@ pub const SUCCESSION_MS: u64 = 30 * 24 * 3_600 * 1_000;
 pub const CHECKPOINT_MS: u64 = 24 * 3_600 * 1_000;
 /// Acts after which the owner's home makes a checkpoint.
 pub const CHECKPOINT_ACTS: usize = 1_000;
+/// Time over which the policy `rate` counts messages of a home, in milliseconds: a minute.
+pub const RATE_WINDOW_MS: u64 = 60_000;
+/// A day, in which the policy `keep_days` counts, in milliseconds.
+pub const DAY_MS: u64 = 24 * 3_600 * 1_000;
+/// Contents whose days are over that are erased at once.
+pub const RETENTION_BATCH: usize = 100;
+/// Commits that are looked at for such contents at once.
+pub const RETENTION_LOOK: usize = 65_536;
+/// Time between two looks for them, in milliseconds: an hour.
+pub const RETENTION_MS: u64 = 3_600 * 1_000;
 /// Bytes of an identity entry or server card.
 pub const ENTRY_BYTES_MAX: usize = 8 * 1024;
 /// Entries of one identity log, side branches included.

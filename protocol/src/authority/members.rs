@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     event::Field,
-    history::Graph,
+    history::{Appearance, Graph, NodeIx},
     ids::{EventId, ServerId, UserId},
     role::Role,
 };
@@ -233,6 +233,69 @@ impl Authority {
             .and_then(|value| u8::try_from(value).ok())
             .and_then(|value| Role::try_from(value).ok())
             .unwrap_or(Role::Member)
+    }
+
+    /// Whether anybody ever set a policy of this field.
+    pub(crate) fn has_policy(&self, field: Field) -> bool {
+        let mut policies = self.settings.iter().chain(&self.posting);
+        policies.any(|p| matches!(self.act(*p).policy, Some((f, _)) if f == field))
+    }
+
+    /// The policy of this field that an appearance is, if it is one.
+    pub(crate) fn is_policy(&self, at: Appearance, field: Field) -> bool {
+        let policy = self.act_at(at).and_then(|act| self.act(act).policy);
+        policy.is_some_and(|(f, _)| f == field)
+    }
+
+    /// The value of a policy, other than who may post, by what a commit has seen.
+    pub(crate) fn policy_at(&self, graph: &Graph, node: NodeIx, field: Field) -> Option<u64> {
+        let at = self.at(graph, Appearance { node, index: 0 });
+        let seen = |p: &ActIx| {
+            let of_field = matches!(self.act(*p).policy, Some((f, _)) if f == field);
+            of_field && self.now().seen(*p, &at)
+        };
+        let newest = self.now().newest_policies(graph, &self.settings, seen);
+        self.strongest(graph, &newest)
+    }
+
+    /// Days that contents are kept; none for ever. A shorter time counts once a root record settled
+    /// it, a longer one at once: what is erased by a policy that turns void later is gone all the
+    /// same.
+    #[must_use]
+    pub fn keep_days(&self, graph: &Graph) -> Option<u64> {
+        let settled = |p: &ActIx| {
+            let act = self.act(*p);
+            let entry = act.entry.map(|entry| &self.entries[entry.0 as usize]);
+            matches!(act.policy, Some((Field::KeepDays, _)))
+                && entry.is_some_and(|entry| entry.settled.is_some())
+        };
+        let newest = self.now().newest_policies(graph, &self.settings, settled);
+        let before = self.strongest(graph, &newest).filter(|days| *days > 0)?;
+        let now = self.policy(graph, Field::KeepDays).filter(|days| *days > 0)?;
+        Some(before.max(now))
+    }
+
+    /// The line whose text an appearance gives: of a message itself, of an edit its target's.
+    pub(crate) fn line_of(&self, graph: &Graph, at: Appearance) -> Option<EventId> {
+        let entry = &self.entries[self.entry_at(at)?.0 as usize];
+        match entry.kind {
+            Kind::Message => Some(graph.event(at)),
+            Kind::Edit => self.targets.get(entry.detail as usize).copied(),
+            _ => None,
+        }
+    }
+
+    /// The messages of a commit, by their place in it.
+    pub(crate) fn messages_of(
+        &self,
+        graph: &Graph,
+        node: NodeIx,
+    ) -> impl Iterator<Item = Appearance> + '_ {
+        let entries = self.entries_of_node(graph, node);
+        let entries = entries.map(|ix| &self.entries[ix.0 as usize]);
+        entries
+            .filter(|entry| entry.kind == Kind::Message)
+            .map(super::table::Entry::at)
     }
 
     /// The author of an event that is held; none while only its id is known.

@@ -20,6 +20,8 @@ pub enum Slot {
     Held(SealedContent),
     /// Erased.
     Gone,
+    /// Older than the conversation keeps contents.
+    Expired,
     /// Not for this server.
     Withheld,
 }

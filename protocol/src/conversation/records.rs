@@ -288,11 +288,14 @@ impl Conversation {
                 let changed =
                     self.documents
                         .take_record(&self.graph, &self.authority, node, &effects);
+                let folded = self
+                    .rates
+                    .take(&self.graph, &self.authority, node, &effects);
                 Ok(TakenRecord {
                     raw,
                     record,
                     stands,
-                    changes: self.changes(*effects, changed, moved).1,
+                    changes: self.changes(*effects, changed, moved, folded).1,
                 })
             }
             other => Err(other),
@@ -310,8 +313,10 @@ impl Conversation {
         let before = before.ok_or("a stored record follows nothing")?;
         let signed = SignedRoot::from_trusted(raw, &before).map_err(|error| error.to_string())?;
         match self.authority.restore_record(&mut self.graph, &signed) {
-            RecordOutcome::Taken { .. } => {
+            RecordOutcome::Taken { node, effects, .. } => {
                 self.documents.restore_record(&self.authority);
+                self.rates
+                    .take(&self.graph, &self.authority, node, &effects);
                 self.records.held.insert(signed.id(), signed);
                 Ok(())
             }

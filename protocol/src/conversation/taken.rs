@@ -56,6 +56,8 @@ pub struct TakenEvent {
     pub void: Option<&'static str>,
     /// It is a line of its own: everything but edits, deletions and reactions.
     pub shown: bool,
+    /// A message beyond the policy `rate`: clients fold it, nobody is woken by it.
+    pub folded: bool,
 }
 
 /// What a commit or root record changed of what was there before.
@@ -67,6 +69,9 @@ pub struct Changes {
     pub stands_again: Vec<EventId>,
     /// Events that are shown, or shown again, at another place than the one where they were.
     pub moved: Vec<(EventId, Place)>,
+    /// Earlier messages, and whether they are beyond the policy `rate`, where that may be otherwise
+    /// than before.
+    pub folded: Vec<(EventId, bool)>,
     /// Messages that read otherwise now.
     pub touched: Vec<(EventId, MessageState)>,
     /// Events whose contents are to be erased, for good.
@@ -111,7 +116,7 @@ impl Taken {
         let slot = |event: &TakenEvent| match &event.slot {
             Slot::None => None,
             Slot::Held(content) => Some(ContentSlot::Held(Blob(content.bytes().to_vec()))),
-            Slot::Gone => Some(ContentSlot::Gone),
+            Slot::Gone | Slot::Expired => Some(ContentSlot::Gone),
             Slot::Withheld => Some(ContentSlot::Withheld),
         };
         let bundle = Bundle {
@@ -157,10 +162,15 @@ impl Conversation {
         let changed = self
             .documents
             .take(&self.graph, &self.authority, node, &named, &effects);
-        let (verdicts, changes) = self.changes(effects, changed, moved);
-        let events = bundle.events.into_iter().zip(verdicts);
-        let events = events.map(|(event, verdict)| TakenEvent {
+        let folded = self
+            .rates
+            .take(&self.graph, &self.authority, node, &effects);
+        let (verdicts, changes) = self.changes(effects, changed, moved, folded);
+        let places = (0u16..).map(|index| Appearance { node, index });
+        let events = bundle.events.into_iter().zip(verdicts).zip(places);
+        let events = events.map(|((event, verdict), at)| TakenEvent {
             shown: is_line(&event.event.event().act),
+            folded: self.is_folded(at),
             event: event.event,
             slot: event.slot,
             void: void_code(verdict),
@@ -180,6 +190,7 @@ impl Conversation {
         effects: Effects,
         changed: Changed,
         moved: Vec<(EventId, Place)>,
+        folded: Vec<(EventId, bool)>,
     ) -> (Vec<Verdict>, Changes) {
         let Effects {
             verdicts,
@@ -219,6 +230,7 @@ impl Conversation {
         let is_shown =
             |(event, _): &(EventId, _)| self.authority.shown(&self.graph, event).is_some();
         let changes = Changes {
+            folded: self.folded_again(folded, &stands_again, &moved),
             voided,
             stands_again,
             moved,

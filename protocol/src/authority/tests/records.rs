@@ -226,6 +226,7 @@ fn what_waits_below_a_record_is_settled_by_the_next_that_has_seen_what_it_waits_
         target: world.made[post].events[0].0,
         emoji: "+".to_owned(),
         on: true,
+        version: None,
     };
     let event = world.event(user('M'), Role::Member, on);
     let how = How {

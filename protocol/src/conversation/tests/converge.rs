@@ -9,7 +9,7 @@ use super::world::*;
 use crate::{
     conversation::{Conversation, Received},
     document::MessageState,
-    event::Act,
+    event::{Act, Field},
     ids::EventId,
     limits::AGAIN_WAIT_MS,
     link::{Bundle, Offer},
@@ -105,6 +105,13 @@ fn live(steps: &[Step]) -> (World, Vec<Bundle>, Vec<EventId>) {
                     .authority()
                     .cut_for(machine.graph(), world.time(), &id);
                 let _ = world.act(step.user, Act::Leave { cut });
+            }
+            15 => {
+                let act = Act::Policy {
+                    field: Field::Rate,
+                    value: (step.pick % 4) as u64,
+                };
+                let _ = world.act(step.user, act);
             }
             14 => {
                 // A stranger's home, and one that commits what another home's user signed.
@@ -244,6 +251,8 @@ proptest! {
             prop_assert!(home.machine.is_idle());
             prop_assert_eq!(home.digest(), world.homes[0].digest(), "home {}", home.n);
             prop_assert_eq!(&states_of(home, &messages), &expected, "home {}", home.n);
+            super::rate::assert_told(home, &home.machine);
+            prop_assert_eq!(super::rate::folded(&home.machine), super::rate::folded(&world.homes[0].machine));
             // What was told change by change is what the machine says.
             for (user, role) in &home.roles {
                 prop_assert_eq!(home.machine.authority().role(user), *role);
@@ -262,6 +271,7 @@ proptest! {
                 }
             }
             prop_assert_eq!(machine.frontier(), home.machine.frontier());
+            super::rate::assert_told(home, machine);
             let members = |m: &Conversation| m.authority().members().collect::<Vec<_>>();
             prop_assert_eq!(members(machine), members(&home.machine));
             for (id, state) in touched {

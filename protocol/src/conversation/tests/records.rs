@@ -24,7 +24,7 @@ fn home_keys(_: &UserId, key: &PublicKey) -> Option<bool> {
 }
 
 impl World {
-    fn checkpoint(&mut self, home: usize) -> Option<TakenRecord> {
+    pub(super) fn checkpoint(&mut self, home: usize) -> Option<TakenRecord> {
         let (now, nonce) = (self.time(), self.nonce());
         let key = server_key(home);
         let home = &mut self.homes[home];
@@ -35,7 +35,7 @@ impl World {
         Some(taken)
     }
 
-    fn give_record(&mut self, to: usize, raw: &RawRoot) -> ReceivedRecord {
+    pub(super) fn give_record(&mut self, to: usize, raw: &RawRoot) -> ReceivedRecord {
         let devices = self.devices();
         let keys = RecordKeys {
             server: &key_of,

@@ -69,6 +69,8 @@ pub(super) struct Home {
     pub(super) states: BTreeMap<EventId, MessageState>,
     pub(super) fields: BTreeMap<String, EventId>,
     pub(super) erased: BTreeSet<EventId>,
+    /// Messages, and whether they are folded, as told.
+    pub(super) folded: BTreeMap<EventId, bool>,
     pub(super) roles: BTreeMap<UserId, Role>,
     /// Bundles in the order they were taken.
     pub(super) bundles: Vec<Bundle>,
@@ -85,6 +87,7 @@ impl Home {
             states: BTreeMap::new(),
             fields: BTreeMap::new(),
             erased: BTreeSet::new(),
+            folded: BTreeMap::new(),
             roles: BTreeMap::new(),
             bundles: vec![],
         }
@@ -96,6 +99,11 @@ impl Home {
         self.records.push((taken.commit.clone(), events));
         self.bundles.push(bundle_of(taken));
         for event in &taken.events {
+            let id = event.event.id();
+            let replaces = event.void.is_none() && !self.shown.contains(&id);
+            if replaces || !self.folded.contains_key(&id) {
+                self.folded.insert(id, event.folded);
+            }
             if event.shown {
                 self.lines.insert(event.event.id());
             }
@@ -114,6 +122,7 @@ impl Home {
         let again = changes.stands_again.iter();
         self.shown
             .extend(again.filter(|id| self.lines.contains(id)));
+        self.folded.extend(changes.folded.iter().copied());
         for (target, state) in &changes.touched {
             self.states.insert(*target, state.clone());
         }
@@ -225,7 +234,7 @@ pub(super) fn bundle_of(taken: &Taken) -> Bundle {
         Slot::Held(content) => Some(ContentSlot::Held(crate::ids::Blob(
             content.bytes().to_vec(),
         ))),
-        Slot::Gone => Some(ContentSlot::Gone),
+        Slot::Gone | Slot::Expired => Some(ContentSlot::Gone),
         Slot::Withheld => Some(ContentSlot::Withheld),
     };
     Bundle {
