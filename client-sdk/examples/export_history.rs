@@ -27,6 +27,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let body = match message.body() {
             Body::Held(content) => serde_json::json!(content.text),
             Body::Gone => serde_json::json!({ "gone": true }),
+            Body::Expired => serde_json::json!({ "expired": true }),
             _ => serde_json::Value::Null,
         };
         let line = serde_json::json!({

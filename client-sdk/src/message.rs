@@ -22,8 +22,10 @@ use crate::{
 pub enum Body {
     /// The text and what hangs on it.
     Held(Content),
-    /// Erased by its author, a moderator, or its age.
+    /// Erased by its author or a moderator.
     Gone,
+    /// Erased because the conversation does not keep contents for so long.
+    Expired,
     /// Not at the home server yet; [`Event::Message`](crate::Event::Message) follows once it is.
     Missing,
     /// Not for this reader: it was said when he was no member, and the conversation's history is for
@@ -47,6 +49,7 @@ pub(crate) struct Line {
     pub(crate) deleted: Option<EventId>,
     pub(crate) reactions: Vec<Reaction>,
     pub(crate) late: bool,
+    pub(crate) folded: bool,
     pub(crate) version: u64,
 }
 
@@ -240,6 +243,14 @@ impl Message {
     #[must_use]
     pub fn is_late(&self) -> bool {
         self.line.late
+    }
+
+    /// Its home server took in more messages in that minute than the conversation's policy `rate`
+    /// wants. It is as good as any other; a program that shows a history folds it, and wakes nobody
+    /// for it.
+    #[must_use]
+    pub fn is_folded(&self) -> bool {
+        self.line.folded
     }
 
     /// Answers this message. `Ok` means that the answer is safe in the outbox.

@@ -134,6 +134,7 @@ pub(crate) fn item(number: u64, signed: &SignedEvent, content: Option<&SealedCon
         lost: vec![],
         reactions: vec![],
         late: false,
+        folded: false,
     }
 }
 

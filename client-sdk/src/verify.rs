@@ -104,8 +104,10 @@ pub(crate) fn version(item: &Item) -> u64 {
         ContentState::Missing => 3,
         ContentState::None => 4,
         ContentState::Withheld => 5,
+        ContentState::Expired => 6,
     };
-    hasher.update(&[state(&item.content), u8::from(item.deleted.is_some())]);
+    let marks = [item.deleted.is_some(), item.folded].map(u8::from);
+    hasher.update(&[state(&item.content), marks[0], marks[1]]);
     if let Some(edited) = &item.edited {
         hasher.update(edited.event.signature.as_bytes());
         hasher.update(&[state(&edited.content)]);
@@ -207,6 +209,7 @@ async fn checked(
         deleted: item.deleted,
         reactions: item.reactions.clone(),
         late: item.late,
+        folded: item.folded,
         version,
     })
 }
@@ -262,6 +265,7 @@ fn body(named: Option<ContentRef>, state: &ContentState) -> Result<Body> {
             Ok(Body::Held(sealed.content().clone()))
         }
         (Some(_), ContentState::Gone) => Ok(Body::Gone),
+        (Some(_), ContentState::Expired) => Ok(Body::Expired),
         (Some(_), ContentState::Missing | ContentState::None) => Ok(Body::Missing),
         (Some(_), ContentState::Withheld) => Ok(Body::Withheld),
         (None, ContentState::Held(_)) => Err(bad("a content that the event does not name")),

@@ -136,12 +136,19 @@ pub(crate) struct Shared {
     pub(crate) nonces: Arc<Nonces>,
     /// When the disk was last found full, in milliseconds.
     pub(crate) full_at: AtomicU64,
+    /// So much the conversations' clock is ahead of the machine's, in milliseconds.
+    pub(crate) clock_ahead_ms: u64,
 }
 
 /// After the disk was found full nothing is tried for this long, in milliseconds.
 const FULL_PAUSE_MS: u64 = 500;
 
 impl Shared {
+    /// The clock that conversations go by.
+    pub(crate) fn now(&self) -> Timestamp {
+        now().plus_ms(self.clock_ahead_ms)
+    }
+
     /// Why nothing can be stored now, if so. Known before a machine takes in what it would have to
     /// give up again, and be read back for.
     pub(crate) fn cannot_store(&self) -> Option<WireError> {
@@ -209,6 +216,12 @@ impl std::fmt::Debug for Engine {
     }
 }
 
+/// Which of so many shards a conversation belongs to.
+fn shard_of(conversation: &ConversationId, shards: usize) -> usize {
+    // Ids are hashes: any of their bytes spread evenly.
+    usize::from(conversation.as_bytes()[0]) % shards
+}
+
 impl Engine {
     /// Starts a thread for each shard. They end when every handle is dropped.
     pub(crate) fn start(
@@ -223,6 +236,7 @@ impl Engine {
             getrandom::fill(&mut seed)?;
             let shard = shard::ShardState::new(
                 Arc::clone(&shared),
+                (index, shards.max(1)),
                 commands.downgrade(),
                 Arc::clone(&waiting),
                 seed,
@@ -243,9 +257,7 @@ impl Engine {
     }
 
     fn shard(&self, conversation: &ConversationId) -> &Shard {
-        // Ids are hashes: any of their bytes spread evenly.
-        let byte = usize::from(conversation.as_bytes()[0]);
-        &self.shards[byte % self.shards.len()]
+        &self.shards[shard_of(conversation, self.shards.len())]
     }
 
     /// Hands a command to the conversation's shard, in order.

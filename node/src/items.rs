@@ -89,6 +89,7 @@ impl<'a> Items<'a> {
         let content = match slot {
             Slot::None => ContentState::None,
             Slot::Gone => ContentState::Gone,
+            Slot::Expired => ContentState::Expired,
             Slot::Withheld => ContentState::Missing,
             Slot::Held(at) => match held.contents.get(usize::from(at)) {
                 Some(Some(bytes)) => ContentState::Held(Blob(bytes.clone())),
@@ -160,6 +161,7 @@ impl<'a> Items<'a> {
             deleted: line.marks.deleted,
             reactions: line.marks.reactions.iter().map(reaction).collect(),
             late: line.late,
+            folded: line.folded,
         }))
     }
 

@@ -1,12 +1,12 @@
 //! Rows as a function of the log. Nothing here decides anything: what an event means was written
 //! into its record.
 
-use std::ops::Bound;
+use std::{collections::BTreeSet, ops::Bound};
 
 use comity_protocol::{
     authority::{Span, Switch},
     commit::UnverifiedCommit,
-    event::{SignedEvent, Tip},
+    event::{Act, Field, SignedEvent, Tip},
     ids::{CommitId, ConversationId, EventId, ServerId, UserId},
     role::Role,
     session::Place,
@@ -15,9 +15,9 @@ use comity_storage::{ContentAt, Direction, Projection, RecordView, Tx};
 
 use crate::{
     records::{
-        self, AccountRecord, CommitRecord, ConversationRecord, EventEntry, IdentityRecord, Marks,
-        MemberChange, OutboxRecord, RootRecord, SUMMARY_FIELDS, Slot, StewardRecord, TokenRecord,
-        UnreachedRecord, UnreadableRecord, kind,
+        self, AccountRecord, CommitRecord, ConversationRecord, EventEntry, ExpiredRecord,
+        IdentityRecord, Marks, MemberChange, OutboxRecord, RootRecord, SUMMARY_FIELDS, Slot,
+        StewardRecord, TokenRecord, UnreachedRecord, UnreadableRecord, kind,
     },
     rows::{
         ConversationRow, EventRow, LineRow, LogKind, LogRow, MemberRow, UserRow, key, parse, value,
@@ -36,13 +36,14 @@ pub(crate) struct HomeProjection {
 }
 
 impl Projection for HomeProjection {
-    const FORMAT: u32 = 6;
+    const FORMAT: u32 = 7;
 
     fn apply(&mut self, number: u64, record: RecordView<'_>, tx: &mut Tx<'_>) {
         let applied = match record.kind {
             kind::CONVERSATION => self.conversation(number, record.body, tx),
             kind::COMMIT => self.commit(number, record.body, tx),
             kind::ROOT => self.root(number, record.body, tx),
+            kind::EXPIRED => records::read(number, record.body).map(|e| expired(number, &e, tx)),
             kind::IDENTITY => records::read(number, record.body).map(|identity: IdentityRecord| {
                 tx.put(&key::identity(&identity.user), &value(&identity.entries));
             }),
@@ -237,6 +238,7 @@ impl HomeProjection {
             void: &record.void,
             stand: &record.stand,
             moved: &record.moved,
+            folded: &record.folded,
             erase: &record.erase,
             members: &record.members,
             sights: &record.sights,
@@ -277,6 +279,7 @@ impl HomeProjection {
             void: &record.void,
             stand: &record.stand,
             moved: &record.moved,
+            folded: &record.folded,
             erase: &record.erase,
             members: &record.members,
             sights: &record.sights,
@@ -295,6 +298,7 @@ struct Changed<'a> {
     void: &'a [(EventId, String)],
     stand: &'a [EventId],
     moved: &'a [(EventId, Place)],
+    folded: &'a [(EventId, bool)],
     erase: &'a [EventId],
     members: &'a [MemberChange],
     sights: &'a [(UserId, Vec<Span>)],
@@ -306,6 +310,10 @@ struct Changed<'a> {
 impl HomeProjection {
     fn changed(&self, mut log: ChangeLog, changed: &Changed<'_>, tx: &mut Tx<'_>) {
         let (number, conversation) = (log.number, log.conversation);
+        // Before what appears again, which takes it with it.
+        for (event, folded) in changed.folded {
+            log.fold(event, *folded, tx);
+        }
         for (target, marks) in changed.marks {
             log.mark(target, Some(marks), tx);
         }
@@ -319,7 +327,7 @@ impl HomeProjection {
             log.shift(event, *place, tx);
         }
         for event in changed.erase {
-            erase(event, tx);
+            erase(event, Slot::Gone, tx);
         }
         self.members(number, &conversation, changed.members, tx);
         for (user, spans) in changed.sights {
@@ -373,12 +381,12 @@ fn event(log: &mut ChangeLog, place: Place, entry: &EventEntry, late: bool, tx: 
                 tx.put(&key::copy(&id, ContentAt { record, index }), &[]);
             }
             // Erased before this copy came.
-            (Slot::Gone, Slot::Held(index)) => {
+            (erased @ (Slot::Gone | Slot::Expired), Slot::Held(index)) => {
                 tx.erase(ContentAt {
                     record: log.number,
                     index,
                 });
-                slot = Slot::Gone;
+                slot = erased;
             }
             _ => {}
         }
@@ -394,7 +402,15 @@ fn event(log: &mut ChangeLog, place: Place, entry: &EventEntry, late: bool, tx: 
         slot,
         shown: entry.shown,
         void: entry.void.clone(),
+        folded: entry.folded,
     };
+    if let Act::Policy {
+        field: Field::KeepDays,
+        ..
+    } = signed.event().act
+    {
+        tx.put(&key::keeping(&log.conversation), &[]);
+    }
     tx.put(&key::event(&id), &value(&row));
     tx.put(
         &key::nonce(&signed.event().device, &signed.event().nonce),
@@ -407,6 +423,7 @@ fn event(log: &mut ChangeLog, place: Place, entry: &EventEntry, late: bool, tx: 
             at: place.index,
             slot,
             late,
+            folded: entry.folded,
             marks: Marks::default(),
             logged: (0, 0),
         };
@@ -414,7 +431,24 @@ fn event(log: &mut ChangeLog, place: Place, entry: &EventEntry, late: bool, tx: 
     }
 }
 
-fn erase(event: &EventId, tx: &mut Tx<'_>) {
+/// Contents went because their days are over: their lines read otherwise.
+fn expired(number: u64, record: &ExpiredRecord, tx: &mut Tx<'_>) {
+    let mut log = ChangeLog {
+        conversation: record.conversation,
+        number,
+        next: 0,
+    };
+    let mut lines = BTreeSet::new();
+    for (event, line) in &record.events {
+        erase(event, Slot::Expired, tx);
+        lines.insert(line);
+    }
+    for line in lines {
+        log.mark(line, None, tx);
+    }
+}
+
+fn erase(event: &EventId, now: Slot, tx: &mut Tx<'_>) {
     let Some(mut row) = event_row(event, tx) else {
         return;
     };
@@ -432,11 +466,11 @@ fn erase(event: &EventId, tx: &mut Tx<'_>) {
             }
             tx.delete(&copy);
         }
-        row.slot = Slot::Gone;
+        row.slot = now;
         tx.put(&key::event(event), &value(&row));
         let line = key::line(&row.conversation, &row.place);
         if let Some(mut shown) = tx.get(&line).and_then(|bytes| parse::<LineRow>(&bytes)) {
-            shown.slot = Slot::Gone;
+            shown.slot = now;
             tx.put(&line, &value(&shown));
         }
     }
@@ -525,6 +559,19 @@ impl ChangeLog {
         self.write(LogKind::Changed, place, line, tx);
     }
 
+    fn fold(&mut self, event: &EventId, folded: bool, tx: &mut Tx<'_>) {
+        let row = event_row(event, tx).filter(|row| row.folded != folded);
+        let Some(mut row) = row else {
+            return;
+        };
+        row.folded = folded;
+        tx.put(&key::event(event), &value(&row));
+        if let Some((place, mut line)) = self.line(event, tx) {
+            line.folded = folded;
+            self.write(LogKind::Changed, place, line, tx);
+        }
+    }
+
     fn void(&mut self, event: &EventId, reason: &str, tx: &mut Tx<'_>) {
         let Some(mut row) = event_row(event, tx) else {
             return;
@@ -564,6 +611,7 @@ impl ChangeLog {
                 at: row.at,
                 slot: row.slot,
                 late: true,
+                folded: row.folded,
                 marks,
                 logged: (0, 0),
             };
@@ -633,6 +681,7 @@ mod tests {
             void: vec![],
             stand: vec![],
             moved: Vec::new(),
+            folded: Vec::new(),
             erase: vec![],
             members: vec![],
             sights: vec![],
@@ -653,6 +702,7 @@ mod tests {
                 slot: Slot::Gone,
                 shown: true,
                 void: None,
+                folded: false,
             }],
             ..plain.clone()
         };

@@ -39,6 +39,8 @@ pub(crate) mod kind {
     pub(crate) const STEWARD: u8 = 8;
     /// An [`super::UnreachedRecord`].
     pub(crate) const UNREACHED: u8 = 9;
+    /// An [`super::ExpiredRecord`].
+    pub(crate) const EXPIRED: u8 = 10;
 }
 
 /// State fields that a list of conversations shows.
@@ -88,6 +90,8 @@ pub(crate) enum Slot {
     Held(u16),
     /// Erased before it came here.
     Gone,
+    /// Older than its conversation keeps contents.
+    Expired,
     /// Not for this server to have.
     Withheld,
 }
@@ -103,6 +107,9 @@ pub(crate) struct EventEntry {
     /// The reason's code, if void.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) void: Option<String>,
+    /// Beyond the policy `rate`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) folded: bool,
 }
 
 /// What a message looks like after edits, reactions and deletions.
@@ -155,6 +162,9 @@ pub(crate) struct CommitRecord {
     /// Earlier events that are shown at another place now.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) moved: Vec<(EventId, Place)>,
+    /// Earlier messages, and whether they are beyond the policy `rate`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) folded: Vec<(EventId, bool)>,
     /// Events whose contents are erased.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) erase: Vec<EventId>,
@@ -203,6 +213,9 @@ pub(crate) struct RootRecord {
     pub(crate) stand: Vec<EventId>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) moved: Vec<(EventId, Place)>,
+    /// Earlier messages, and whether they are beyond the policy `rate`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) folded: Vec<(EventId, bool)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) erase: Vec<EventId>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -242,6 +255,16 @@ pub(crate) struct StewardRecord {
 pub(crate) struct UnreachedRecord {
     pub(crate) peer: ServerId,
     pub(crate) ms: u64,
+}
+
+/// Contents that are erased because their days are over.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ExpiredRecord {
+    pub(crate) conversation: ConversationId,
+    /// The message or edit, and the message that reads otherwise without it.
+    pub(crate) events: Vec<(EventId, EventId)>,
+    pub(crate) at: Timestamp,
 }
 
 /// A user's identity log as it is now, whole.

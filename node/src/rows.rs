@@ -49,6 +49,9 @@ pub(crate) struct EventRow {
     pub(crate) shown: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) void: Option<String>,
+    /// Beyond the policy `rate`, where it is shown.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) folded: bool,
 }
 
 /// A line of a conversation.
@@ -60,6 +63,8 @@ pub(crate) struct LineRow {
     pub(crate) at: u16,
     pub(crate) slot: Slot,
     pub(crate) late: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) folded: bool,
     pub(crate) marks: Marks,
     /// Key suffix of this event's newest entry in the change log.
     pub(crate) logged: (u64, u16),
@@ -161,6 +166,10 @@ pub(crate) mod key {
     }
     pub(crate) fn unreached(peer: &ServerId) -> Vec<u8> {
         [b"w", peer.as_bytes().as_slice()].concat()
+    }
+    /// Conversations in which somebody set for how many days contents are kept.
+    pub(crate) fn keeping(conversation: &ConversationId) -> Vec<u8> {
+        [b"j", conversation.as_bytes().as_slice()].concat()
     }
     pub(crate) fn own_end(conversation: &ConversationId) -> Vec<u8> {
         [b"y", conversation.as_bytes().as_slice()].concat()
@@ -300,6 +309,13 @@ impl Rows {
             Some((ConversationId::from_bytes(id_at(key, 1)?), parse(bytes)?))
         });
         Ok(parsed.collect())
+    }
+
+    /// Conversations in which somebody set for how many days contents are kept.
+    pub(crate) fn keeping(&self) -> Result<Vec<ConversationId>, ReadError> {
+        let rows = self.0.scan_prefix(b"j", Direction::Forward, usize::MAX)?;
+        let id = |(key, _): &(Vec<u8>, _)| Some(ConversationId::from_bytes(id_at(key, 1)?));
+        Ok(rows.iter().filter_map(id).collect())
     }
 
     pub(crate) fn event(&self, id: &EventId) -> Result<Option<EventRow>, ReadError> {

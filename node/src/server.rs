@@ -49,6 +49,8 @@ pub struct Faults {
     pub boot_id: Option<String>,
     /// Erased contents stay in the files; only rows go.
     pub keep_erased: bool,
+    /// Conversations go by a clock that is so far ahead of the machine's, in milliseconds.
+    pub clock_ahead_ms: u64,
 }
 
 /// Why a server did not start. Nothing is left running.
@@ -241,6 +243,7 @@ impl Server {
             .as_ref()
             .map(|tls| Tls::load(&tls.certificate, &tls.key))
             .transpose()?;
+        let clock_ahead_ms = faults.clock_ahead_ms;
         let (storage, report) = open_storage(config, me, faults)?;
         let opened = describe(&report);
         if report.damage.is_empty() {
@@ -267,6 +270,7 @@ impl Server {
             stopping: AtomicBool::new(false),
             nonces: Arc::default(),
             full_at: AtomicU64::new(0),
+            clock_ahead_ms,
         });
         let shards = std::thread::available_parallelism().map_or(2, usize::from);
         let (engine, threads) =

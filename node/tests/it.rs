@@ -13,6 +13,7 @@ mod it {
     mod membership;
     mod net;
     mod overload;
+    mod policies;
     mod restarts;
     mod resume;
     mod sight;

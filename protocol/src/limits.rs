@@ -53,8 +53,8 @@ pub const DAY_MS: u64 = 24 * 3_600 * 1_000;
 pub const RETENTION_BATCH: usize = 100;
 /// Commits that are looked at for such contents at once.
 pub const RETENTION_LOOK: usize = 65_536;
-/// Time between two looks for them, in milliseconds: an hour.
-pub const RETENTION_MS: u64 = 3_600 * 1_000;
+/// Time between two looks for them in a conversation, in milliseconds: six hours.
+pub const RETENTION_MS: u64 = 6 * 3_600 * 1_000;
 /// Bytes of an identity entry or server card.
 pub const ENTRY_BYTES_MAX: usize = 8 * 1024;
 /// Entries of one identity log, side branches included.

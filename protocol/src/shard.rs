@@ -14,6 +14,7 @@ mod open;
 mod peers;
 mod records;
 mod seed;
+mod retention;
 mod sight;
 mod stewards;
 #[cfg(test)]
@@ -32,7 +33,7 @@ use std::{
 use crate::{
     conversation::{CheckpointPace, Conversation, Homes, RoleChange, Taken},
     event::{SealedContent, SignedEvent},
-    ids::{CommitId, ConversationId, DeviceKey, PublicKey, ServerId, UserId},
+    ids::{CommitId, ConversationId, DeviceKey, EventId, PublicKey, ServerId, UserId},
     link::{Offer, Verdict},
     replication::{Committed, ForPeers, NewConversation, RecordsNeed},
     role::Role,
@@ -44,6 +45,7 @@ use crate::{
 
 use open::Open;
 use seed::Seed;
+use retention::Retention;
 use work::{Waiter, Work};
 
 /// Calls of [`Shard::release`] between two in which identity logs are asked for again.
@@ -80,6 +82,8 @@ pub trait Store {
     /// For how many milliseconds this server tried in vain to reach another, never more than since
     /// it last did; 0 for one that it does not try to reach.
     fn unreached_ms(&self, server: &ServerId) -> u64;
+    /// Whether the content of an event is held.
+    fn holds(&self, event: &EventId) -> bool;
     /// Why nothing can be stored now, if so. Known before a machine takes in what it would have to
     /// give up again, and be read back for.
     fn cannot_store(&self) -> Option<WireError>;
@@ -121,6 +125,7 @@ pub struct Shard {
     /// What this home as a steward answered itself.
     words: VecDeque<(ConversationId, StewardMessage)>,
     pace: CheckpointPace,
+    retention: Retention,
 }
 
 fn not_found() -> WireError {
@@ -153,6 +158,7 @@ impl Shard {
             overtaken: Vec::new(),
             words: VecDeque::new(),
             pace: CheckpointPace::DAILY,
+            retention: Retention::new(),
         }
     }
 
@@ -387,7 +393,7 @@ impl Shard {
         conversation: ConversationId,
         what: What,
         users: Arc<Vec<UserId>>,
-        committed: Option<Committed>,
+        committed: impl Into<Option<Committed>>,
         work: Work,
         out: &mut Vec<Output>,
     ) {
@@ -398,7 +404,7 @@ impl Shard {
         out.push(Output::Store(Box::new(Submission {
             what,
             users,
-            committed,
+            committed: committed.into(),
             done: Done {
                 conversation,
                 opening: open.opening,
@@ -410,6 +416,9 @@ impl Shard {
     /// A submission is durable, or could not be made so: then `result` says why.
     pub fn stored(&mut self, done: Done, result: Result<(), WireError>, out: &mut Vec<Output>) {
         let id = done.conversation;
+        if matches!(done.work, Work::Expired) {
+            self.retention.stored();
+        }
         if let Some(count) = self.on_the_way.get_mut(&id) {
             *count -= 1;
             if *count == 0 {
@@ -443,6 +452,7 @@ impl Shard {
                 open.stewarding -= 1;
                 self.say(id, asks.by, *answer, out);
             }
+            Work::Expired => {}
             Work::Commit {
                 commit,
                 own,

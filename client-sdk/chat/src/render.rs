@@ -192,10 +192,14 @@ pub(crate) fn line(
     if message.edited().is_some() && message.deleted().is_none() {
         marks += "(edited) ";
     }
+    if message.is_folded() {
+        marks += "(one of many) ";
+    }
     let text = match message.body() {
         _ if message.deleted().is_some() => "(deleted)".to_owned(),
         Body::Held(content) => safe_lines(&content.text).join("\n      | "),
-        Body::Gone => "(expired)".to_owned(),
+        Body::Gone => "(erased)".to_owned(),
+        Body::Expired => "(expired)".to_owned(),
         _ => "(the text is not here yet)".to_owned(),
     };
     let files: String = message

@@ -246,6 +246,25 @@ async fn a_message_whose_text_comes_late_is_told_as_a_message_once_it_has_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_line_says_that_it_is_folded_and_that_its_text_expired() {
+    let mut home = Home::new();
+    let (_client, mut events, mut session, bob) = with_bob(&mut home).await;
+    let mut message = bob.says(2, "one of many");
+    message.folded = true;
+    session.update(2, vec![appeared(&message)]).await;
+    let Event::Message(told) = next(&mut events).await else {
+        panic!("a message");
+    };
+    assert!(told.is_folded() && told.text() == "one of many");
+    message.content = ContentState::Expired;
+    session.update(3, vec![changed(&message)]).await;
+    let Event::Changed(told) = next(&mut events).await else {
+        panic!("a change");
+    };
+    assert_eq!((told.body(), told.deleted()), (&crate::Body::Expired, None));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_live_message_after_a_reset_does_not_hide_the_missed_ones() {
     let mut home = Home::new();
     let (_client, mut events, session, bob) = with_bob(&mut home).await;

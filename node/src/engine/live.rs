@@ -1,6 +1,9 @@
 //! From what a shard concluded to its record, and to what sessions are told.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use comity_protocol::{
     authority::Span,
@@ -18,7 +21,7 @@ use comity_storage::Record;
 use crate::{
     hub::Live,
     records::{
-        CommitRecord, ConversationRecord, EventEntry, Marks, MemberChange, RootRecord,
+        CommitRecord, ConversationRecord, EventEntry, ExpiredRecord, Marks, MemberChange, RootRecord,
         SUMMARY_FIELDS, Slot, StewardRecord, TwinsRow, kind, record,
     },
     rows::LogKind,
@@ -90,6 +93,22 @@ pub(crate) fn record_of(
             let record = root_record(conversation, me, &taken, newest, twins, ended);
             let told = announced(conversation, me, &taken.changes, users, Vec::new());
             (record, told)
+        }
+        What::Expired(expired) => {
+            let events: Vec<_> = expired.iter().map(|e| (e.event, e.line)).collect();
+            let lines: BTreeSet<EventId> = expired.iter().map(|e| e.line).collect();
+            let line = |line| Live::Line(conversation, LogKind::Changed, line, None);
+            let body = ExpiredRecord {
+                conversation,
+                events,
+                at: super::now(),
+            };
+            let told = Announcement {
+                common: Arc::new(lines.into_iter().map(line).collect()),
+                own: BTreeMap::new(),
+                users,
+            };
+            (record(kind::EXPIRED, &body, Vec::new()), told)
         }
         What::Commit { taken, tips, ended } => {
             let record = to_record(conversation, me, &taken, tips, ended);
@@ -173,6 +192,7 @@ fn root_record(
         void: voided(&changes.voided),
         stand: changes.stands_again.clone(),
         moved: changes.moved.clone(),
+        folded: changes.folded.clone(),
         erase: changes.erase.clone(),
         members: changes.roles.iter().map(member).collect(),
         sights: sights(me, changes),
@@ -197,6 +217,7 @@ fn to_record(
         slot: match &event.slot {
             Content::None => Slot::None,
             Content::Gone => Slot::Gone,
+            Content::Expired => Slot::Expired,
             Content::Withheld => Slot::Withheld,
             Content::Held(content) => {
                 contents.push(content.bytes().to_vec());
@@ -205,6 +226,7 @@ fn to_record(
         },
         shown: event.shown,
         void: event.void.map(str::to_owned),
+        folded: event.folded,
     };
     let events = taken.events.iter().map(&mut entry).collect();
     let changes = &taken.changes;
@@ -218,6 +240,7 @@ fn to_record(
         void: voided(&changes.voided),
         stand: changes.stands_again.clone(),
         moved: changes.moved.clone(),
+        folded: changes.folded.clone(),
         erase: changes.erase.clone(),
         members: changes.roles.iter().map(member).collect(),
         sights: sights(me, changes),
@@ -246,6 +269,7 @@ fn announcement(
             Content::None => ContentState::None,
             Content::Held(content) => ContentState::Held(Blob(content.bytes().to_vec())),
             Content::Gone => ContentState::Gone,
+            Content::Expired => ContentState::Expired,
             Content::Withheld => ContentState::Missing,
         };
         let item = Item {
@@ -258,6 +282,7 @@ fn announcement(
             deleted: None,
             reactions: Vec::new(),
             late: taken.late,
+            folded: event.folded,
         };
         common.push(Live::Ready(Change::Appeared {
             conversation,
@@ -275,6 +300,15 @@ fn announced(
     users: Arc<Vec<UserId>>,
     mut common: Vec<Live>,
 ) -> Announcement {
+    let refolded = changes.folded.iter().map(|(event, _)| event);
+    let again = |event: &&EventId| {
+        let is_moved = changes.moved.iter().any(|(moved, _)| moved == *event);
+        let is_touched = changes.touched.iter().any(|(target, _)| target == *event);
+        !changes.stands_again.contains(event) && !is_moved && !is_touched
+    };
+    for event in refolded.filter(again) {
+        common.push(Live::Line(conversation, LogKind::Changed, *event, None));
+    }
     // What stands again appears as it reads now.
     let stays = |(target, _): &&(EventId, MessageState)| !changes.stands_again.contains(target);
     for (target, _) in changes.touched.iter().filter(stays) {

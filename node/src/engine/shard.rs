@@ -18,7 +18,7 @@ use comity_protocol::{
 use comity_storage::{Durable, SubmitError};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Claim, Command, Done, Reply, Shared, live, now, submit_error};
+use super::{Claim, Command, Done, Reply, Shared, live, now, shard_of, submit_error};
 use crate::{hub::Live, replication::Event};
 
 /// Commands taken in before commits are made of what they brought.
@@ -37,6 +37,8 @@ type Broken = Arc<OnceLock<WireError>>;
 
 pub(super) struct ShardState {
     shared: Arc<Shared>,
+    /// Which of how many shards it is.
+    place: (usize, usize),
     commands: mpsc::WeakUnboundedSender<Command>,
     waiting: Arc<AtomicU64>,
     machine: Shard,
@@ -53,6 +55,7 @@ pub(super) struct ShardState {
 impl ShardState {
     pub(super) fn new(
         shared: Arc<Shared>,
+        place: (usize, usize),
         commands: mpsc::WeakUnboundedSender<Command>,
         waiting: Arc<AtomicU64>,
         seed: [u8; 32],
@@ -60,6 +63,7 @@ impl ShardState {
         Self {
             machine: Shard::new(shared.me, shared.epoch, shared.key.clone(), seed),
             shared,
+            place,
             commands,
             waiting,
             out: Vec::new(),
@@ -81,7 +85,7 @@ impl ShardState {
                 self.command(command);
             }
             let shared = Arc::clone(&self.shared);
-            self.machine.commit(now(), shared.as_ref(), &mut self.out);
+            self.machine.commit(shared.now(), shared.as_ref(), &mut self.out);
             self.machine.close_some(&mut self.out);
             self.perform();
             self.count();
@@ -112,7 +116,7 @@ impl ShardState {
             }
             Command::Judge { bundle, ticket } => {
                 self.machine
-                    .judge(now(), bundle, ticket, store, &mut self.out);
+                    .judge(shared.now(), bundle, ticket, store, &mut self.out);
             }
             Command::ReadOwn(read) => {
                 let bundles = self.machine.read_own(&read, store);
@@ -138,7 +142,7 @@ impl ShardState {
             } => {
                 let grantee = self
                     .machine
-                    .grantee(now(), &conversation, &asker, user, home, store);
+                    .grantee(shared.now(), &conversation, &asker, user, home, store);
                 let _ = reply.send(grantee);
             }
             Command::Delivery {
@@ -151,11 +155,11 @@ impl ShardState {
             }
             Command::Records(of, records) => {
                 self.machine
-                    .records(now(), of, records, store, &mut self.out);
+                    .records(shared.now(), of, records, store, &mut self.out);
             }
             Command::Steward(of, message) => {
                 self.machine
-                    .steward(now(), of, *message, store, &mut self.out);
+                    .steward(shared.now(), of, *message, store, &mut self.out);
             }
             Command::NextRoot {
                 conversation,
@@ -165,7 +169,7 @@ impl ShardState {
             } => {
                 let asks = self.owner_asks(conversation, asker, reply);
                 self.machine
-                    .next_root(now(), asks, change, store, &mut self.out);
+                    .next_root(shared.now(), asks, change, store, &mut self.out);
             }
             Command::SignRoot {
                 conversation,
@@ -175,23 +179,39 @@ impl ShardState {
             } => {
                 let asks = self.owner_asks(conversation, asker, reply);
                 self.machine
-                    .sign_root(now(), asks, root, store, &mut self.out);
+                    .sign_root(shared.now(), asks, root, store, &mut self.out);
             }
             Command::ServeRecords(of, from) => {
                 let records = self.machine.serve_records(&of, from, store);
                 self.answer(Input::ServedRecords(of, records));
             }
             Command::IdentityLearnt => {
-                self.machine.release(now(), store, &mut self.out);
+                self.machine.release(shared.now(), store, &mut self.out);
             }
             Command::Tick => {
-                self.machine.release(now(), store, &mut self.out);
-                self.machine.tend(now(), store, &mut self.out);
+                self.machine.release(shared.now(), store, &mut self.out);
+                self.machine.tend(shared.now(), store, &mut self.out);
+                self.retain(&shared);
             }
             Command::Durable(done) => self.durable(*done),
             Command::Drain(done) => self.drains.push(done),
         }
         self.perform();
+    }
+
+    /// A step of erasing contents whose days are over.
+    fn retain(&mut self, shared: &Shared) {
+        let now = shared.now();
+        if self.machine.retention_due(now) {
+            let (index, shards) = self.place;
+            match shared.rows.keeping() {
+                Ok(all) => self
+                    .machine
+                    .retain_in(all.into_iter().filter(|id| shard_of(id, shards) == index)),
+                Err(error) => tracing::error!(%error, "rows could not be read"),
+            }
+        }
+        self.machine.retain(now, shared, &mut self.out);
     }
 
     const fn next_reply(&mut self) -> ReplyTo {
@@ -233,7 +253,7 @@ impl ShardState {
         self.senders.insert(to, sender);
         let store = self.shared.as_ref();
         self.machine
-            .send(now(), event, content, to, store, &mut self.out);
+            .send(self.shared.now(), event, content, to, store, &mut self.out);
     }
 
     fn perform(&mut self) {

@@ -7,7 +7,7 @@ use comity_protocol::{
     conversation::Conversation,
     event::SignedEvent,
     identity::home_key,
-    ids::{Blob, CommitId, ConversationId, DeviceKey, PublicKey, ServerId, UserId},
+    ids::{Blob, CommitId, ConversationId, DeviceKey, EventId, PublicKey, ServerId, UserId},
     link::{Bundle, ContentSlot},
     replication::ForPeers,
     session::{Code, WireError},
@@ -61,6 +61,16 @@ impl Store for Shared {
 
     fn unreached_ms(&self, server: &ServerId) -> u64 {
         self.replication.unreached_ms(server)
+    }
+
+    fn holds(&self, event: &EventId) -> bool {
+        match self.rows.event(event) {
+            Ok(row) => row.is_some_and(|row| matches!(row.slot, Slot::Held(_))),
+            Err(error) => {
+                tracing::error!(%event, %error, "a row could not be read");
+                false
+            }
+        }
     }
 
     fn cannot_store(&self) -> Option<WireError> {
@@ -159,7 +169,7 @@ fn bundle(rows: &Rows, number: u64, with_contents: bool) -> Option<ForPeers> {
         }
         match entry.slot {
             Slot::None => {}
-            Slot::Gone => contents.push(ContentSlot::Gone),
+            Slot::Gone | Slot::Expired => contents.push(ContentSlot::Gone),
             Slot::Withheld => contents.push(ContentSlot::Withheld),
             Slot::Held(_) if !with_contents => contents.push(ContentSlot::Withheld),
             Slot::Held(index) => contents.push(match stored.contents.get(usize::from(index)) {

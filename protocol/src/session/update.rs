@@ -17,8 +17,10 @@ use crate::{
 pub enum ContentState {
     /// Canonical bytes of the content.
     Held(Blob),
-    /// Erased by its author's deletion, a moderator's, or retention.
+    /// Erased by its author's deletion or a moderator's, or by somebody from whom it would have come.
     Gone,
+    /// Erased because it is older than the conversation keeps contents.
+    Expired,
     /// Not here yet; it is being fetched.
     Missing,
     /// Not for this reader: it is from a time that he does not see.
@@ -80,6 +82,10 @@ pub struct Item {
     /// It came in after later ones were shown here.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub late: bool,
+    /// It is beyond the policy `rate`: show that it is there, and not what it says, until somebody
+    /// asks.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub folded: bool,
 }
 
 /// A conversation in the list.

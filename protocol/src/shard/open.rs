@@ -166,18 +166,32 @@ impl Open {
         if changes.is_empty() {
             return Arc::clone(&self.locals);
         }
-        let mut locals: BTreeSet<UserId> = self.locals.iter().copied().collect();
-        let mut told = locals.clone();
+        // Who is on his way to be told of an earlier commit is told as he was; nothing is copied
+        // where nobody is.
+        let locals = Arc::make_mut(&mut self.locals);
+        let mut gone = Vec::new();
         for change in changes {
-            told.insert(change.user);
-            if change.role == Role::None || change.home != *me {
-                locals.remove(&change.user);
-            } else {
-                locals.insert(change.user);
+            let stays = change.role > Role::None && change.home == *me;
+            match (locals.binary_search(&change.user), stays) {
+                (Ok(at), false) => gone.push(locals.remove(at)),
+                (Err(_), false) => gone.push(change.user),
+                (Err(at), true) => locals.insert(at, change.user),
+                (Ok(_), true) => {}
             }
         }
-        self.locals = Arc::new(locals.into_iter().collect());
-        Arc::new(told.into_iter().collect())
+        if gone.is_empty() {
+            return Arc::clone(&self.locals);
+        }
+        let mut told = locals.clone();
+        told.append(&mut gone);
+        told.sort_unstable();
+        told.dedup();
+        Arc::new(told)
+    }
+
+    /// Local members, sorted.
+    pub(super) fn locals(&self) -> Arc<Vec<UserId>> {
+        Arc::clone(&self.locals)
     }
 
     /// Takes note of homes that began or ceased to take part; gives those that are not this one.

@@ -228,6 +228,11 @@ impl Shard {
         if open.ballot.is_some() {
             self.overtaken.push(id);
         }
+        // It may have settled for how long contents are kept.
+        let machine = &open.machine;
+        if machine.authority().keep_days(machine.graph()).is_some() {
+            self.retention.look_at(id);
+        }
         let work = Work::Record(taken.record);
         let what = What::Record {
             taken: Box::new(taken),

@@ -79,6 +79,8 @@ struct Disk {
     homes: Vec<u8>,
     reads: RefCell<usize>,
     no_logs: bool,
+    /// Events whose contents are erased.
+    gone: RefCell<BTreeSet<EventId>>,
 }
 
 impl Store for Disk {
@@ -115,6 +117,10 @@ impl Store for Disk {
 
     fn home_key(&self, user: &UserId) -> Option<SecretKey> {
         (self.me == 1 && *user == owner().0).then(speaks_for_owner)
+    }
+
+    fn holds(&self, event: &EventId) -> bool {
+        !self.gone.borrow().contains(event)
     }
 
     fn key_of(&self, origin: &ServerId, _: u64) -> Option<PublicKey> {
@@ -457,7 +463,7 @@ fn a_record_of_a_peer_waits_for_commits_and_releases_what_waited_for_it() {
             match &submission.what {
                 What::Commit { taken, .. } => bundles.push(taken.to_bundle().0),
                 What::Record { taken, .. } => records.push(taken.raw.clone()),
-                What::Conversation { .. } | What::Steward(_) => {}
+                What::Conversation { .. } | What::Steward(_) | What::Expired(_) => {}
             }
             shard.stored(submission.done, Ok(()), out);
         }
@@ -511,6 +517,7 @@ fn a_record_of_a_peer_waits_for_commits_and_releases_what_waited_for_it() {
         .map(|submission| match submission.what {
             What::Conversation { .. } => "conversation",
             What::Record { .. } => "record",
+            What::Expired(_) => "expired",
             What::Commit { .. } => "commit",
             What::Steward(_) => "steward",
         })
@@ -584,4 +591,70 @@ fn shard_stands(shard: &Shard, event: &EventId) -> bool {
     let graph = machine.graph();
     let first = graph.find_event(event).min_by_key(|at| graph.place(*at));
     graph.is_standing(first.unwrap().node)
+}
+
+#[test]
+fn contents_whose_days_are_over_are_erased_batch_by_batch_and_one_batch_at_a_time() {
+    let (mut shard, disk, mut out) = (shard(1), known(&[1]), Vec::new());
+    let settle = |shard: &mut Shard, out: &mut Vec<Output>| {
+        let made = submissions(out);
+        for submission in &made {
+            shard.stored(submission.done.clone(), Ok(()), out);
+        }
+        made
+    };
+    let (author, key) = owner();
+    let policy = Event {
+        conversation: genesis(1).conversation(),
+        author,
+        device: key.public(),
+        nonce: Nonce::from_bytes([0xee; 16]),
+        claims: Role::Owner,
+        act: Act::Policy {
+            field: crate::event::Field::KeepDays,
+            value: 1,
+        },
+        sent_at: T0,
+    };
+    let mut said = 150;
+    for n in 0..said {
+        let (event, content) = message(n);
+        shard.send(T0, event, content, ReplyTo(u64::from(n)), &disk, &mut out);
+    }
+    shard.send(T0, policy.sign(&key), None, ReplyTo(999), &disk, &mut out);
+    shard.commit(T0, &disk, &mut out);
+    settle(&mut shard, &mut out);
+    let late = T0.plus_ms(2 * crate::limits::DAY_MS);
+    assert!(shard.retention_due(late) && !shard.retention_due(late));
+    shard.retain_in([genesis(1).conversation()]);
+    shard.retain(late, &disk, &mut out);
+    assert!(submissions(&mut out).is_empty(), "the policy is not settled");
+    // The checkpoint that settles it has the conversation looked at.
+    shard.tend(late, &disk, &mut out);
+    settle(&mut shard, &mut out);
+    while said > 0 {
+        shard.retain(late, &disk, &mut out);
+        let made = submissions(&mut out);
+        let [
+            Submission {
+                what: What::Expired(expired),
+                committed: None,
+                done,
+                ..
+            },
+        ] = &made[..]
+        else {
+            panic!("{made:?}");
+        };
+        assert!(expired.len() <= crate::limits::RETENTION_BATCH);
+        said -= u8::try_from(expired.len()).unwrap();
+        shard.retain(late, &disk, &mut out);
+        assert!(submissions(&mut out).is_empty(), "one is on its way");
+        disk.gone.borrow_mut().extend(expired.iter().map(|e| e.event));
+        shard.stored(done.clone(), Ok(()), &mut out);
+    }
+    for _ in 0..3 {
+        shard.retain(late, &disk, &mut out);
+        assert!(submissions(&mut out).is_empty(), "all of them are gone");
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::stewards::Asks;
 use crate::{
     commit::RootRef,
-    conversation::{ProvenTwins, RoleChange, Taken, TakenRecord},
+    conversation::{Expired, ProvenTwins, RoleChange, Taken, TakenRecord},
     event::Tip,
     ids::{CommitId, ConversationId, EventId, ServerId, UserId},
     link::{Offer, Verdict},
@@ -99,6 +99,8 @@ pub enum What {
     },
     /// What this home promised and signed as a steward, in place of what it did before.
     Steward(Box<Steward>),
+    /// Contents whose days are over.
+    Expired(Vec<Expired>),
     /// A commit and what it changed.
     Commit {
         /// These.
@@ -129,6 +131,8 @@ pub enum Submitted {
     Record(RootRef),
     /// What a steward promised or signed.
     Steward,
+    /// Contents whose days are over.
+    Expired,
 }
 
 impl Done {
@@ -152,6 +156,7 @@ impl Done {
             Work::Commit { commit, .. } => Submitted::Commit(*commit),
             Work::Record(record) => Submitted::Record(*record),
             Work::Steward { .. } => Submitted::Steward,
+            Work::Expired => Submitted::Expired,
         }
     }
 }
@@ -167,6 +172,8 @@ pub(super) enum Work {
         asks: Asks,
         answer: Box<StewardMessage>,
     },
+    /// Contents whose days are over.
+    Expired,
     /// A commit.
     Commit {
         commit: CommitId,

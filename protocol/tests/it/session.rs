@@ -249,6 +249,7 @@ fn plain_item() -> Item {
         deleted: None,
         reactions: vec![],
         late: false,
+        folded: false,
     }
 }
 
@@ -278,6 +279,14 @@ fn deleted_item() -> Item {
     Item {
         content: ContentState::Gone,
         deleted: Some(EVENT),
+        ..plain_item()
+    }
+}
+
+fn expired_item() -> Item {
+    Item {
+        content: ContentState::Expired,
+        folded: true,
         ..plain_item()
     }
 }
@@ -331,7 +340,7 @@ fn replies() -> Vec<Reply> {
             complete: false,
         },
         Reply::Page(Page {
-            items: vec![plain_item(), rich_item(), deleted_item()],
+            items: vec![plain_item(), rich_item(), deleted_item(), expired_item()],
             complete: false,
             next: Some(PLACE),
         }),

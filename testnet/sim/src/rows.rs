@@ -69,6 +69,7 @@ pub(crate) enum Body {
     Root(Box<RootRecord>),
     Steward(ConversationId, Box<Steward>),
     Unreached(ServerId, u64),
+    Expired(Vec<EventId>),
     Identity(UserId, Vec<Blob>),
     Outbox(ServerId, Vec<(ConversationId, u64)>),
 }
@@ -108,6 +109,9 @@ impl Record {
                 ended,
                 changes: taken.changes,
             }))),
+            What::Expired(expired) => Self::plain(Body::Expired(
+                expired.iter().map(|expired| expired.event).collect(),
+            )),
             What::Commit { taken, tips, ended } => {
                 Self::of_commit(conversation, *taken, tips, ended)
             }
@@ -126,7 +130,7 @@ impl Record {
             raw: event.event.to_raw(),
             kept: match &event.slot {
                 Slot::None => Kept::None,
-                Slot::Gone => Kept::Gone,
+                Slot::Gone | Slot::Expired => Kept::Gone,
                 Slot::Withheld => Kept::Withheld,
                 Slot::Held(content) => {
                     contents.push(Some(content.bytes().to_vec()));
@@ -229,6 +233,7 @@ impl Rows {
             }
             Body::Commit(record) => self.commit(number, &record, log),
             Body::Root(record) => self.root(number, &record, log),
+            Body::Expired(events) => events.iter().for_each(|event| self.erase(event, log)),
             Body::Identity(..) => {}
             Body::Steward(conversation, steward) => {
                 if let Some(known) = self.known.get_mut(&conversation) {
@@ -465,6 +470,12 @@ impl Rows {
         for (record, index) in self.copies.remove(event).unwrap_or_default() {
             log[record].contents[index] = None;
         }
+    }
+
+    /// Whether the content of an event is held.
+    pub(crate) fn holds(&self, event: &EventId) -> bool {
+        let row = self.events.get(event);
+        row.is_some_and(|row| matches!(row.kept, Kept::Held(_)))
     }
 
     /// What a peer gets of a commit.

@@ -7,7 +7,7 @@ use comity_protocol::{
     conversation::Conversation,
     event::SignedEvent,
     identity::{IdentityLog, home_key},
-    ids::{CommitId, ConversationId, DeviceKey, PublicKey, ServerId, UserId},
+    ids::{CommitId, ConversationId, DeviceKey, EventId, PublicKey, ServerId, UserId},
     replication::{Directory, ForPeers, Replication},
     session::{Code, WireError},
     shard::{Store, Stored},
@@ -105,6 +105,10 @@ impl Store for View<'_> {
 
     fn unreached_ms(&self, server: &ServerId) -> u64 {
         self.links.unreached_ms(server)
+    }
+
+    fn holds(&self, event: &EventId) -> bool {
+        self.rows.holds(event)
     }
 
     fn cannot_store(&self) -> Option<WireError> {

@@ -106,6 +106,10 @@ impl Store for Log {
             .map(|n| server_key(n).public())
     }
 
+    fn holds(&self, _: &EventId) -> bool {
+        false
+    }
+
     fn unreached_ms(&self, server: &ServerId) -> u64 {
         if *server == super::server(self.me) {
             return 0;
@@ -216,7 +220,7 @@ impl Net {
     fn store(&mut self, n: u8, submission: Submission, out: &mut Vec<Output>) {
         let (mut parcel, mut entry) = (None, None);
         match &submission.what {
-            What::Conversation { .. } => {}
+            What::Conversation { .. } | What::Expired(_) => {}
             What::Commit { taken, .. } => {
                 let events = taken.events.iter().map(|e| e.event.clone()).collect();
                 entry = Some(Entry::Commit(taken.commit.clone(), events));
