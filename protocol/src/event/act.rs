@@ -61,9 +61,9 @@ pub enum Field {
     Posting,
     /// Who sees what was said before they came: 0 `shared` (all of it), 1 `joined` (nothing).
     History,
-    /// Days that contents are kept; 0 for ever.
+    /// Days that contents of messages and edits are kept; 0 for ever.
     KeepDays,
-    /// Commits a minute and home beyond which messages are folded; 0 no limit.
+    /// Messages a minute and home beyond which messages are folded; 0 no limit.
     Rate,
 }
 
