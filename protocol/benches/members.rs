@@ -1,13 +1,10 @@
 //! What a group costs by its number of members: resolving it, one act more of every kind, its digest
 //! and a checkpoint. `comity-testnet prove members` holds the same work to limits.
 
-use std::{
-    hint::black_box,
-    time::{Duration, Instant},
-};
+use std::{cell::RefCell, hint::black_box};
 
 use comity_fuzz::work::{self, Crowd, One};
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 const SIZES: [usize; 3] = [1_000, 10_000, 100_000];
 /// Acts between two checkpoints.
@@ -28,19 +25,19 @@ fn one_more(c: &mut Criterion, size: usize, crowd: &mut Crowd) {
     });
     group.throughput(Throughput::Elements(1));
     for one in One::ALL {
-        group.bench_function(BenchmarkId::new(format!("one more {}", one.name()), size), |b| {
-            b.iter_custom(|times| {
-                let mut took = Duration::ZERO;
-                for _ in 0..times {
-                    let at = crowd.one_more(one);
-                    let more = work::verified_at(&crowd.history, at);
-                    let start = Instant::now();
-                    work::resolve_one(&mut graph, &mut authority, &more);
-                    took += start.elapsed();
-                }
-                took
-            });
-        });
+        group.bench_function(
+            BenchmarkId::new(format!("one more {}", one.name()), size),
+            |b| {
+                b.iter_batched(
+                    || {
+                        let at = crowd.one_more(one);
+                        work::verified_at(&crowd.history, at)
+                    },
+                    |more| work::resolve_one(&mut graph, &mut authority, &more),
+                    BatchSize::PerIteration,
+                );
+            },
+        );
     }
     group.finish();
 }
@@ -66,22 +63,24 @@ fn records(c: &mut Criterion, size: usize, crowd: &mut Crowd) {
         b.iter(|| tree.prove(&user));
     });
     work::checkpoint(&mut machine, &crowd.history.world);
+    let (machine, crowd) = (RefCell::new(machine), RefCell::new(crowd));
     group.bench_function(
         BenchmarkId::new(format!("checkpoint of {ACTS} acts"), size),
         |b| {
-            b.iter_custom(|times| {
-                let mut took = Duration::ZERO;
-                for _ in 0..times {
+            b.iter_batched(
+                || {
                     for _ in 0..ACTS {
-                        let at = crowd.one_more(One::Join);
-                        work::restore_one(&mut machine, &crowd.history, at);
+                        let at = crowd.borrow_mut().one_more(One::Join);
+                        let history = &crowd.borrow().history;
+                        work::restore_one(&mut machine.borrow_mut(), history, at);
                     }
-                    let start = Instant::now();
-                    work::checkpoint(&mut machine, &crowd.history.world);
-                    took += start.elapsed();
-                }
-                took
-            });
+                },
+                |()| {
+                    let world = &crowd.borrow().history.world;
+                    work::checkpoint(&mut machine.borrow_mut(), world);
+                },
+                BatchSize::PerIteration,
+            );
         },
     );
     group.finish();

@@ -85,7 +85,8 @@ impl ShardState {
                 self.command(command);
             }
             let shared = Arc::clone(&self.shared);
-            self.machine.commit(shared.now(), shared.as_ref(), &mut self.out);
+            self.machine
+                .commit(shared.now(), shared.as_ref(), &mut self.out);
             self.machine.close_some(&mut self.out);
             self.perform();
             self.count();
@@ -140,9 +141,9 @@ impl ShardState {
                 home,
                 reply,
             } => {
-                let grantee = self
-                    .machine
-                    .grantee(shared.now(), &conversation, &asker, user, home, store);
+                let grantee =
+                    self.machine
+                        .grantee(shared.now(), &conversation, &asker, user, home, store);
                 let _ = reply.send(grantee);
             }
             Command::Delivery {

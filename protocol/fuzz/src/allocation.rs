@@ -101,7 +101,13 @@ pub fn measure<T>(call: impl FnOnce() -> T) -> (T, Usage) {
     let value = call();
     let meter = METER.take().unwrap_or_default();
     let kept = usize::try_from(meter.held).unwrap_or(0);
-    (value, Usage { kept, ..meter.usage })
+    (
+        value,
+        Usage {
+            kept,
+            ..meter.usage
+        },
+    )
 }
 
 /// Whether this program counts.

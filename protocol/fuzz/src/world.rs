@@ -122,9 +122,7 @@ impl World {
     #[must_use]
     pub fn new(homes: usize, users: usize) -> Self {
         let homes: Vec<Home> = (0..homes).map(home).collect();
-        let users: Vec<User> = (0..users)
-            .map(|n| user(n, homes.len()))
-            .collect();
+        let users: Vec<User> = (0..users).map(|n| user(n, homes.len())).collect();
         let root = Root {
             v: 1,
             n: 0,

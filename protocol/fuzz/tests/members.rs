@@ -53,8 +53,7 @@ fn count(size: usize) -> Counted {
     }
     let mut machine = work::machine(&crowd.history);
     work::checkpoint(&mut machine, &crowd.history.world);
-    let ((), usage) =
-        allocation::measure(|| work::checkpoint(&mut machine, &crowd.history.world));
+    let ((), usage) = allocation::measure(|| work::checkpoint(&mut machine, &crowd.history.world));
     Counted {
         one_more,
         kept,
@@ -67,10 +66,23 @@ fn one_more_act_judges_and_allocates_no_more_in_a_larger_group() {
     assert!(allocation::is_counting(), "memory is measured");
     let [small, large] = SIZES.map(count);
     for ((one, few), (_, many)) in small.one_more.iter().zip(&large.one_more) {
-        println!("{}: {few:?} of {}, {many:?} of {}", one.name(), SIZES[0], SIZES[1]);
+        println!(
+            "{}: {few:?} of {}, {many:?} of {}",
+            one.name(),
+            SIZES[0],
+            SIZES[1]
+        );
         assert!(few.0 > 0, "a {} is judged", one.name());
-        assert!(many.0 <= few.0, "a {} judges what it does not touch", one.name());
-        assert!(many.1 <= few.1 + MORE_PIECES, "a {} copies what it does not touch", one.name());
+        assert!(
+            many.0 <= few.0,
+            "a {} judges what it does not touch",
+            one.name()
+        );
+        assert!(
+            many.1 <= few.1 + MORE_PIECES,
+            "a {} copies what it does not touch",
+            one.name()
+        );
     }
     for counted in [&small, &large] {
         assert!(counted.kept > 0, "memory is measured");

@@ -271,7 +271,9 @@ impl Authority {
         };
         let newest = self.now().newest_policies(graph, &self.settings, settled);
         let before = self.strongest(graph, &newest).filter(|days| *days > 0)?;
-        let now = self.policy(graph, Field::KeepDays).filter(|days| *days > 0)?;
+        let now = self
+            .policy(graph, Field::KeepDays)
+            .filter(|days| *days > 0)?;
         Some(before.max(now))
     }
 

@@ -86,10 +86,7 @@ impl Rates {
         changed: &mut Vec<(EventId, bool)>,
     ) {
         let rated = &mut self.0[node.0 as usize];
-        let was = std::mem::replace(
-            &mut rated.kept,
-            kept(graph, authority, node, rated.before),
-        );
+        let was = std::mem::replace(&mut rated.kept, kept(graph, authority, node, rated.before));
         let now = rated.kept;
         let (low, high) = (was.min(now), was.max(now));
         let others = usize::from(high - low);
@@ -97,7 +94,10 @@ impl Rates {
         for at in between.skip(usize::from(low)).take(others) {
             let event = graph.event(at);
             // Of several appearances the one that is shown says it.
-            if authority.shown(graph, &event).is_none_or(|shown| shown == at) {
+            if authority
+                .shown(graph, &event)
+                .is_none_or(|shown| shown == at)
+            {
                 changed.push((event, now < was));
             }
         }
@@ -149,9 +149,13 @@ impl Conversation {
     ) -> Vec<(EventId, bool)> {
         let mut all: BTreeMap<EventId, bool> = folded.into_iter().collect();
         if self.authority.has_policy(Field::Rate) {
-            for event in stands_again.iter().chain(moved.iter().map(|(event, _)| event)) {
+            for event in stands_again
+                .iter()
+                .chain(moved.iter().map(|(event, _)| event))
+            {
                 let shown = self.authority.shown(&self.graph, event);
-                let at = shown.filter(|at| self.authority.line_of(&self.graph, *at) == Some(*event));
+                let at =
+                    shown.filter(|at| self.authority.line_of(&self.graph, *at) == Some(*event));
                 all.extend(at.map(|at| (*event, self.is_folded(at))));
             }
         }

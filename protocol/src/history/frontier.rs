@@ -138,7 +138,8 @@ impl Graph {
     /// Whether `node` is on the `prev` chain that ends in `tip`; false while `tip` is not held.
     #[must_use]
     pub fn on_chain(&self, tip: &CommitId, node: NodeIx) -> bool {
-        self.ix(tip).is_some_and(|tip| self.is_at_or_below(node, tip))
+        self.ix(tip)
+            .is_some_and(|tip| self.is_at_or_below(node, tip))
     }
 
     /// The same of a tip that is held.

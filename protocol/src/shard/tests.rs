@@ -628,7 +628,10 @@ fn contents_whose_days_are_over_are_erased_batch_by_batch_and_one_batch_at_a_tim
     assert!(shard.retention_due(late) && !shard.retention_due(late));
     shard.retain_in([genesis(1).conversation()]);
     shard.retain(late, &disk, &mut out);
-    assert!(submissions(&mut out).is_empty(), "the policy is not settled");
+    assert!(
+        submissions(&mut out).is_empty(),
+        "the policy is not settled"
+    );
     // The checkpoint that settles it has the conversation looked at.
     shard.tend(late, &disk, &mut out);
     settle(&mut shard, &mut out);
@@ -650,7 +653,9 @@ fn contents_whose_days_are_over_are_erased_batch_by_batch_and_one_batch_at_a_tim
         said -= u8::try_from(expired.len()).unwrap();
         shard.retain(late, &disk, &mut out);
         assert!(submissions(&mut out).is_empty(), "one is on its way");
-        disk.gone.borrow_mut().extend(expired.iter().map(|e| e.event));
+        disk.gone
+            .borrow_mut()
+            .extend(expired.iter().map(|e| e.event));
         shard.stored(done.clone(), Ok(()), &mut out);
     }
     for _ in 0..3 {

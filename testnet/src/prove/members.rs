@@ -166,13 +166,15 @@ fn one_more(crowd: &mut Crowd, broken: bool) -> (f64, f64) {
             });
         }
     }
-    times.iter_mut().fold((0.0, 0.0), |worst: (f64, f64), times| {
-        times.sort_by(f64::total_cmp);
-        let at = |per_mille| percentile(times, per_mille).unwrap_or(f64::NAN);
-        // A figure that is missing is worse than any.
-        let worse = |a: f64, b: f64| if b.is_nan() { b } else { a.max(b) };
-        (worse(worst.0, at(500)), worse(worst.1, at(950)))
-    })
+    times
+        .iter_mut()
+        .fold((0.0, 0.0), |worst: (f64, f64), times| {
+            times.sort_by(f64::total_cmp);
+            let at = |per_mille| percentile(times, per_mille).unwrap_or(f64::NAN);
+            // A figure that is missing is worse than any.
+            let worse = |a: f64, b: f64| if b.is_nan() { b } else { a.max(b) };
+            (worse(worst.0, at(500)), worse(worst.1, at(950)))
+        })
 }
 
 /// Microseconds for the digest, for a proof, and for a checkpoint of a few acts.

@@ -197,7 +197,11 @@ impl Crowd {
             self.say(home, user, Role::Member, join);
         } else {
             // Half of them by one admin, the others by all.
-            let by = if user.is_multiple_of(2) { 1 } else { user % HOMES };
+            let by = if user.is_multiple_of(2) {
+                1
+            } else {
+                user % HOMES
+            };
             let grant = self.history.grant(user, Role::Member, vec![]);
             self.say(by, by, Role::Moderator, grant);
         }
@@ -215,7 +219,10 @@ impl Crowd {
 
     fn speak(&mut self, user: usize) {
         let home = self.history.world.users[user].home;
-        let said = self.history.world.message(user, "a line as people write them");
+        let said = self
+            .history
+            .world
+            .message(user, "a line as people write them");
         self.put(home, said);
     }
 

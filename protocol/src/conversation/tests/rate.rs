@@ -41,9 +41,8 @@ pub(super) fn assert_told(home: &Home, machine: &Conversation) {
             assert!(!told, "only messages are folded");
             continue;
         };
-        let earlier = std::iter::successors(graph.node(at.node).prev(), |node| {
-            graph.node(*node).prev()
-        });
+        let earlier =
+            std::iter::successors(graph.node(at.node).prev(), |node| graph.node(*node).prev());
         let before: usize = earlier
             .filter(|node| minute(*node) == minute(at.node))
             .map(|node| said(graph, node))

@@ -55,7 +55,13 @@ fn contents_of_messages_and_edits_go_when_their_days_are_over_and_nothing_else_d
     world.checkpoint(0).unwrap();
     assert_eq!(look(&mut world, 0, 6), []);
     let line = message;
-    let expected = [Expired { event: message, line }, Expired { event: edit, line }];
+    let expected = [
+        Expired {
+            event: message,
+            line,
+        },
+        Expired { event: edit, line },
+    ];
     assert_eq!(look(&mut world, 0, 8), expected);
     // It was given to be erased: another look finds what is still held, however far the clock is.
     let now = world.time().plus_ms(9 * DAY_MS);
@@ -87,7 +93,9 @@ fn a_longer_time_counts_at_once_and_a_shorter_one_once_it_is_settled() {
 fn many_go_in_batches_and_a_batch_ends_within_a_commit() {
     let mut world = World::group();
     let many = 2 * RETENTION_BATCH + 30;
-    let mut said: Vec<EventId> = (0..many).map(|_| world.say(MEMBER, "text").unwrap()).collect();
+    let mut said: Vec<EventId> = (0..many)
+        .map(|_| world.say(MEMBER, "text").unwrap())
+        .collect();
     while world.commit(1).is_some() {}
     world.gossip_all();
     keep(&mut world, 1);
