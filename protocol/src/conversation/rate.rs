@@ -6,7 +6,7 @@
 //! comes behind its own chain like any other. The rate is that of the policies that the commit has
 //! seen; if one of these ceases or begins to stand, what it decided is decided anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Conversation;
 use crate::{
@@ -42,11 +42,20 @@ impl Rates {
     ) -> Vec<(EventId, bool)> {
         let mut changed = Vec::new();
         let is_rate = |at: &Appearance| authority.is_policy(*at, Field::Rate);
+        // A policy that is committed once more may stand there, and was seen where it did not.
+        let events = (0u16..).zip(graph.node(node).events());
+        let own = events.map(|(index, _)| Appearance { node, index });
+        let again = own.filter(|at| graph.find_event(&graph.event(*at)).nth(1).is_some());
         let flipped = effects.changed.iter().map(|change| change.at);
-        // Whoever saw another appearance of it has seen it.
-        let flipped = flipped.filter(is_rate).map(|at| graph.event(at));
+        let flipped: BTreeSet<EventId> = flipped
+            .chain(again)
+            .filter(is_rate)
+            .map(|at| graph.event(at))
+            .collect();
+        // Whoever saw any appearance of it has seen it.
         let flipped: Vec<NodeIx> = flipped
-            .flat_map(|policy| graph.find_event(&policy).collect::<Vec<_>>())
+            .iter()
+            .flat_map(|policy| graph.find_event(policy))
             .map(|at| at.node)
             .collect();
         for node in graph.iter().take(self.0.len()) {

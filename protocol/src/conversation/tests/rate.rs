@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use super::{
     super::Conversation,
-    world::{ADMIN, Home, MEMBER, OTHER, OWNER, THIRD, World, bundle_of, is_taken},
+    world::{ADMIN, Home, MEMBER, OTHER, OWNER, THIRD, World, bundle_of, id_of, is_taken},
 };
 use crate::{
     event::{Act, Field},
     history::{Graph, NodeIx},
     ids::EventId,
-    limits::RATE_WINDOW_MS,
+    limits::{AGAIN_WAIT_MS, RATE_WINDOW_MS},
     role::Role,
 };
 
@@ -147,4 +147,35 @@ fn a_rate_counts_for_commits_that_have_seen_it_and_no_longer_once_it_is_void() {
         assert_told(home, &home.machine);
         assert!(folded(&home.machine).is_empty());
     }
+}
+
+#[test]
+fn a_rate_that_is_committed_again_counts_for_who_saw_it_where_it_was_lost() {
+    let mut world = World::group();
+    next_minute(&mut world);
+    world.said(MEMBER, "text");
+    world.gossip_all();
+    let prev = world.newest(1);
+    let (field, value) = (Field::Rate, 1);
+    world.act(ADMIN, Act::Policy { field, value }).unwrap();
+    let policy = world.commit(1).unwrap();
+    world.gossip(1, 2);
+    assert_eq!(says(&mut world, THIRD, 2), [false, true]);
+    // Somebody with home 1's key makes another branch that wins.
+    let wins = (0..).find_map(|n| {
+        let event = world.message(MEMBER, "of another branch");
+        let bundle = world.forge(1, prev.as_ref(), world.now + n, &[event]);
+        (id_of(&bundle) < policy.commit.id()).then_some(bundle)
+    });
+    for home in [1, 2] {
+        assert!(is_taken(&world.give(home, wins.as_ref().unwrap())));
+    }
+    assert!(folded(&world.homes[2].machine).is_empty());
+    assert_told(&world.homes[2], &world.homes[2].machine);
+    world.now += AGAIN_WAIT_MS;
+    for taken in world.commit_all_lost(1) {
+        assert!(is_taken(&world.give(2, &bundle_of(&taken))));
+    }
+    assert_eq!(folded(&world.homes[2].machine).len(), 1);
+    assert_told(&world.homes[2], &world.homes[2].machine);
 }
