@@ -77,7 +77,7 @@ fn records(c: &mut Criterion, size: usize, crowd: &mut Crowd) {
                 },
                 |()| {
                     let world = &crowd.borrow().history.world;
-                    work::checkpoint(&mut machine.borrow_mut(), world);
+                    work::checkpoint(&mut machine.borrow_mut(), world)
                 },
                 BatchSize::PerIteration,
             );

@@ -22,6 +22,9 @@ const MEMBER_BYTES_MAX: usize = 1_000;
 /// hashes. A copy of the conversation takes more than what is kept.
 const CHECKPOINT_BYTES_MAX: usize = 350;
 
+/// Bytes that reading back a stored checkpoint of nothing new takes, whoever is there.
+const RESTORE_BYTES_MAX: usize = 64 * 1024;
+
 /// The most that one act took: events judged, pieces of memory.
 type Cost = (u64, usize);
 
@@ -30,6 +33,8 @@ struct Counted {
     /// Each for one member.
     kept: usize,
     checkpoint_peak: usize,
+    /// All of it.
+    restore_peak: usize,
 }
 
 fn count(size: usize) -> Counted {
@@ -52,12 +57,19 @@ fn count(size: usize) -> Counted {
         }
     }
     let mut machine = work::machine(&crowd.history);
-    work::checkpoint(&mut machine, &crowd.history.world);
-    let ((), usage) = allocation::measure(|| work::checkpoint(&mut machine, &crowd.history.world));
+    let first = work::checkpoint(&mut machine, &crowd.history.world);
+    let (second, usage) =
+        allocation::measure(|| work::checkpoint(&mut machine, &crowd.history.world));
+    // The same two from the store, as after a restart.
+    let mut restored = work::machine(&crowd.history);
+    restored.restore_record(first).expect("it was stored");
+    let (read_back, restoring) = allocation::measure(|| restored.restore_record(second));
+    read_back.expect("it was stored");
     Counted {
         one_more,
         kept,
         checkpoint_peak: usage.peak / size,
+        restore_peak: restoring.peak,
     }
 }
 
@@ -89,5 +101,7 @@ fn one_more_act_judges_and_allocates_no_more_in_a_larger_group() {
         assert!(counted.kept <= MEMBER_BYTES_MAX, "{} B", counted.kept);
         let peak = counted.checkpoint_peak;
         assert!((1..=CHECKPOINT_BYTES_MAX).contains(&peak), "{peak} B");
+        let peak = counted.restore_peak;
+        assert!((1..=RESTORE_BYTES_MAX).contains(&peak), "{peak} B");
     }
 }

@@ -5,6 +5,7 @@ use comity_protocol::{
     event::{Act, Field, Grant, Target},
     ids::Nonce,
     role::Role,
+    root::RawRoot,
 };
 
 use super::{HOMES, NOW};
@@ -248,12 +249,12 @@ impl Crowd {
     }
 }
 
-/// The owner's home makes a checkpoint of everything.
+/// The owner's home makes a checkpoint of everything; gives it as it is stored.
 ///
 /// # Panics
 ///
 /// If it is not home 0's machine.
-pub fn checkpoint(machine: &mut Conversation, world: &World) {
+pub fn checkpoint(machine: &mut Conversation, world: &World) -> RawRoot {
     let key = &world.homes[0].key;
     let number = machine.newest_record().map_or(0, |(newest, _)| newest.n);
     let mut nonce = [0; 16];
@@ -262,6 +263,7 @@ pub fn checkpoint(machine: &mut Conversation, world: &World) {
     let taken = taken.expect("the only steward makes it");
     assert!(taken.stands, "nobody else made one");
     assert_eq!(machine.authority().unsettled_acts(), 0, "it settles all");
+    taken.raw
 }
 
 #[cfg(test)]
