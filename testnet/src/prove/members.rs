@@ -231,8 +231,9 @@ impl Measured {
             .figure("member_bytes_1k", small.kept_bytes)
             .figure("member_bytes_10k", middle.kept_bytes)
             .figure("member_bytes_100k", large.kept_bytes)
+            // Whoever counts nothing finds nothing.
+            .min("member_bytes_100k", 1.0)
             .figure("member_bytes", largest.into_iter().max().unwrap_or(0))
-            .min("member_bytes", 1.0)
             .max("member_bytes", MEMBER_BYTES_MAX)
             .figure("digest_ms_1k", small.digest_ms)
             .figure("digest_ms_10k", middle.digest_ms)
