@@ -391,7 +391,8 @@ impl Judge<'_> {
                 nearest = (stage, reason, cause);
             }
         };
-        for b in self.about(holder) {
+        // The newest first: it mostly is the one that carries, and what came last has seen the rest.
+        for b in self.about(holder).iter().rev() {
             let grant = self.act(*b);
             let gives = grant.kind != Kind::Leave && grant.role > Role::None;
             if !gives || !self.seen(*b, &case.at) {
@@ -409,7 +410,7 @@ impl Judge<'_> {
                 fail(3, Reason::GrantVoid, Some(*b));
                 continue;
             }
-            let killer = self.about(holder).iter().find(|x| {
+            let killer = self.about(holder).iter().rev().find(|x| {
                 self.act(**x).role < need
                     && self.stands(**x)
                     && self.kills(graph, **x, *b)
@@ -515,7 +516,7 @@ impl Judge<'_> {
                 && grant.role >= case.claims
                 && self.seen(**g, &case.at)
                 && self.stands(**g)
-                && !about.iter().any(|x| {
+                && !about.iter().rev().any(|x| {
                     self.seen(*x, &case.at) && self.kills(graph, *x, **g) && self.stands(*x)
                 })
         };
