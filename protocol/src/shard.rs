@@ -13,8 +13,8 @@ mod documents;
 mod open;
 mod peers;
 mod records;
-mod seed;
 mod retention;
+mod seed;
 mod sight;
 mod stewards;
 #[cfg(test)]
@@ -44,8 +44,8 @@ use crate::{
 };
 
 use open::Open;
-use seed::Seed;
 use retention::Retention;
+use seed::Seed;
 use work::{Waiter, Work};
 
 /// Calls of [`Shard::release`] between two in which identity logs are asked for again.

@@ -21,8 +21,8 @@ use comity_storage::Record;
 use crate::{
     hub::Live,
     records::{
-        CommitRecord, ConversationRecord, EventEntry, ExpiredRecord, Marks, MemberChange, RootRecord,
-        SUMMARY_FIELDS, Slot, StewardRecord, TwinsRow, kind, record,
+        CommitRecord, ConversationRecord, EventEntry, ExpiredRecord, Marks, MemberChange,
+        RootRecord, SUMMARY_FIELDS, Slot, StewardRecord, TwinsRow, kind, record,
     },
     rows::LogKind,
 };
