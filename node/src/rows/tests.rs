@@ -46,6 +46,7 @@ fn root_record(id: u8, twins: Option<TwinsRow>) -> Record {
         void: vec![],
         stand: vec![],
         moved: vec![],
+        folded: vec![],
         erase: vec![],
         members: vec![],
         sights: vec![],
