@@ -11,6 +11,7 @@ use std::{
 };
 
 use comity_protocol::{
+    authority::Cause,
     ids::{ConversationId, EventId, UserId},
     preference::{Setting, Value},
     session::Summary,
@@ -61,14 +62,24 @@ pub enum Event {
     Reacted(Message),
     /// Something else about a line changed: its text came late, or expired.
     Changed(Message),
-    /// A line is void: an act that overruled it was learned of. It stands in nobody's history.
+    /// An event is void: an act that overruled it was learned of. It stands in nobody's history.
+    /// Told of lines, and of edits, deletions and reactions too.
     Vanished {
         /// Where.
         conversation: ConversationId,
-        /// The event that was shown.
+        /// The event that counted.
         event: EventId,
         /// Why, as a code of the protocol.
         reason: String,
+        /// The act that took it away and who signed it, where there is one.
+        by: Option<Cause>,
+    },
+    /// An edit, deletion or reaction that was void counts again. A line comes again as itself.
+    Stands {
+        /// Where.
+        conversation: ConversationId,
+        /// The event.
+        event: EventId,
     },
     /// A conversation is new, or its title, topic, members or own role changed.
     ConversationUpdated(Conversation),

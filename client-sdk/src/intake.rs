@@ -114,12 +114,23 @@ impl Intake {
                 conversation,
                 event,
                 reason,
+                by,
             } => {
                 self.lines.forget(&event);
                 self.shared.hub.publish(Event::Vanished {
                     conversation,
                     event,
                     reason,
+                    by,
+                });
+            }
+            Change::Stands {
+                conversation,
+                event,
+            } => {
+                self.shared.hub.publish(Event::Stands {
+                    conversation,
+                    event,
                 });
             }
             Change::Conversation(summary) => self.conversation(*summary),

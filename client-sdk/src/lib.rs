@@ -74,6 +74,7 @@ pub use builder::ClientBuilder;
 pub use client::{Client, Stats};
 pub use comity_protocol as protocol;
 pub use comity_protocol::{
+    authority::Cause,
     event::{Act, Attachment, Content, Field, Grant, Target},
     ids::{BlobId, ConversationId, DeviceKey, EventId, ServerId, UserId},
     name::UserAddress,

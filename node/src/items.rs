@@ -204,12 +204,23 @@ impl<'a> Items<'a> {
     ) -> Result<Option<Change>, ReadError> {
         if entry.kind == LogKind::Vanished {
             let row = self.rows.event(&entry.event)?;
-            let reason = row.and_then(|row| row.void).unwrap_or_default();
+            let (reason, by) = row.map(|row| (row.void, row.void_by)).unwrap_or_default();
             return Ok(Some(Change::Vanished {
                 conversation,
                 event: entry.event,
-                reason,
+                reason: reason.unwrap_or_default(),
+                by,
             }));
+        }
+        if entry.kind == LogKind::Stands {
+            let row = self.rows.event(&entry.event)?;
+            if row.is_some_and(|row| !row.shown && row.void.is_none()) {
+                let event = entry.event;
+                return Ok(Some(Change::Stands {
+                    conversation,
+                    event,
+                }));
+            }
         }
         if !sight.sees(entry.place) {
             return Ok(None);
@@ -218,7 +229,7 @@ impl<'a> Items<'a> {
             .item_at(&conversation, entry.place, sight)?
             .map(Box::new);
         Ok(item.map(|item| match entry.kind {
-            LogKind::Appeared => Change::Appeared { conversation, item },
+            LogKind::Appeared | LogKind::Stands => Change::Appeared { conversation, item },
             _ => Change::Changed { conversation, item },
         }))
     }

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, ops::Bound};
 
 use comity_protocol::{
-    authority::{Span, Switch},
+    authority::{Cause, Span, Switch},
     commit::UnverifiedCommit,
     event::{Act, Field, SignedEvent, Tip},
     ids::{CommitId, ConversationId, EventId, ServerId, UserId},
@@ -36,7 +36,7 @@ pub(crate) struct HomeProjection {
 }
 
 impl Projection for HomeProjection {
-    const FORMAT: u32 = 7;
+    const FORMAT: u32 = 8;
 
     fn apply(&mut self, number: u64, record: RecordView<'_>, tx: &mut Tx<'_>) {
         let applied = match record.kind {
@@ -236,6 +236,7 @@ impl HomeProjection {
         let changed = Changed {
             marks: &record.marks,
             void: &record.void,
+            void_by: &record.void_by,
             stand: &record.stand,
             moved: &record.moved,
             folded: &record.folded,
@@ -277,6 +278,7 @@ impl HomeProjection {
         let changed = Changed {
             marks: &record.marks,
             void: &record.void,
+            void_by: &record.void_by,
             stand: &record.stand,
             moved: &record.moved,
             folded: &record.folded,
@@ -296,6 +298,7 @@ impl HomeProjection {
 struct Changed<'a> {
     marks: &'a [(EventId, Marks)],
     void: &'a [(EventId, String)],
+    void_by: &'a [(EventId, Cause)],
     stand: &'a [EventId],
     moved: &'a [(EventId, Place)],
     folded: &'a [(EventId, bool)],
@@ -318,7 +321,8 @@ impl HomeProjection {
             log.mark(target, Some(marks), tx);
         }
         for (event, reason) in changed.void {
-            log.void(event, reason, tx);
+            let by = changed.void_by.iter().find(|(of, _)| of == event);
+            log.void(event, reason, by.map(|(_, by)| *by), tx);
         }
         for event in changed.stand {
             log.stand(event, marks_of(changed.marks, event), tx);
@@ -363,6 +367,7 @@ fn event(log: &mut ChangeLog, place: Place, entry: &EventEntry, late: bool, tx: 
     let id = signed.id();
     // An event counts once, at its first place; a later appearance is void and leaves no row.
     let before = event_row(&id, tx);
+    let before_logged = before.as_ref().and_then(|row| row.logged);
     let mut slot = entry.slot;
     if let Some(row) = before {
         if row.record == log.number {
@@ -403,6 +408,8 @@ fn event(log: &mut ChangeLog, place: Place, entry: &EventEntry, late: bool, tx: 
         shown: entry.shown,
         void: entry.void.clone(),
         folded: entry.folded,
+        void_by: None,
+        logged: before_logged,
     };
     if let Act::Policy {
         field: Field::KeepDays,
@@ -572,16 +579,32 @@ impl ChangeLog {
         }
     }
 
-    fn void(&mut self, event: &EventId, reason: &str, tx: &mut Tx<'_>) {
+    fn void(&mut self, event: &EventId, reason: &str, by: Option<Cause>, tx: &mut Tx<'_>) {
         let Some(mut row) = event_row(event, tx) else {
             return;
         };
         row.void = Some(reason.to_owned());
-        tx.put(&key::event(event), &value(&row));
-        if let Some((place, line)) = self.line(event, tx) {
+        row.void_by = by;
+        if let Some((place, line)) = self.line(event, tx).filter(|_| row.shown) {
             self.append(LogKind::Vanished, place, *event, line.logged, tx);
             tx.delete(&key::line(&self.conversation, &place));
+        } else if !row.shown {
+            self.without_line(LogKind::Vanished, event, &mut row, tx);
         }
+        tx.put(&key::event(event), &value(&row));
+    }
+
+    /// An entry of an event that has no line to keep the key of the entry before.
+    fn without_line(
+        &mut self,
+        kind: LogKind,
+        event: &EventId,
+        row: &mut EventRow,
+        tx: &mut Tx<'_>,
+    ) {
+        let before = row.logged.unwrap_or_default();
+        self.append(kind, row.place, *event, before, tx);
+        row.logged = Some((self.number, self.next - 1));
     }
 
     /// The event is shown elsewhere. Its bytes stay where they are.
@@ -602,7 +625,10 @@ impl ChangeLog {
         let Some(mut row) = event_row(event, tx) else {
             return;
         };
-        row.void = None;
+        (row.void, row.void_by) = (None, None);
+        if !row.shown {
+            self.without_line(LogKind::Stands, event, &mut row, tx);
+        }
         tx.put(&key::event(event), &value(&row));
         if row.shown {
             let line = LineRow {
@@ -633,10 +659,20 @@ mod tests {
     use comity_storage::{Config, Storage};
 
     use super::*;
-    use crate::{records::record, rows::Rows};
+    use comity_protocol::{authority::Sight, session::Change};
 
-    #[test]
-    fn what_stands_again_reads_as_its_record_says() {
+    use crate::{items::Items, records::record, rows::Rows};
+
+    /// One event posted, taken away and given back, each by a record of its own.
+    struct Posted {
+        event: EventId,
+        conversation: ConversationId,
+        place: Place,
+        known: ConversationRecord,
+        commits: [CommitRecord; 3],
+    }
+
+    fn posted(shown: bool, by: Cause, marks: &Marks) -> Posted {
         let (me, user) = (ServerId::from_bytes([1; 32]), UserId::from_bytes([2; 32]));
         let key = SecretKey::from_seed([3; 32]);
         let conversation = ConversationId::from_bytes([4; 32]);
@@ -679,6 +715,7 @@ mod tests {
             at: Timestamp(1),
             marks: vec![],
             void: vec![],
+            void_by: vec![],
             stand: vec![],
             moved: Vec::new(),
             folded: Vec::new(),
@@ -700,7 +737,7 @@ mod tests {
             events: vec![EventEntry {
                 raw: event.to_raw(),
                 slot: Slot::Gone,
-                shown: true,
+                shown,
                 void: None,
                 folded: false,
             }],
@@ -708,27 +745,93 @@ mod tests {
         };
         let taken_away = CommitRecord {
             void: vec![(event.id(), "removed".to_owned())],
+            void_by: vec![(event.id(), by)],
             ..plain.clone()
-        };
-        let marks = Marks {
-            deleted: Some(EventId::from_bytes([7; 32])),
-            ..Marks::default()
         };
         let given_back = CommitRecord {
             stand: vec![event.id()],
             marks: vec![(event.id(), marks.clone())],
             ..plain
         };
-        let dir = tempfile::tempdir().unwrap();
+        Posted {
+            event: event.id(),
+            conversation,
+            place,
+            known,
+            commits: [posted, taken_away, given_back],
+        }
+    }
+
+    fn cause() -> Cause {
+        Cause {
+            event: EventId::from_bytes([8; 32]),
+            author: UserId::from_bytes([9; 32]),
+        }
+    }
+
+    fn opened(dir: &tempfile::TempDir) -> (Storage, Rows) {
+        let me = ServerId::from_bytes([1; 32]);
         let config = Config::new(dir.path(), "boot");
         let (storage, _) = Storage::open(config, HomeProjection { me }).unwrap();
         let rows = Rows(storage.reader());
-        let commits = [posted, taken_away, given_back];
+        (storage, rows)
+    }
+
+    #[test]
+    fn what_stands_again_reads_as_its_record_says() {
+        let marks = Marks {
+            deleted: Some(EventId::from_bytes([7; 32])),
+            ..Marks::default()
+        };
+        let posted = posted(true, cause(), &marks);
+        let dir = tempfile::tempdir().unwrap();
+        let (storage, rows) = opened(&dir);
+        let commits = posted.commits;
         let commits = commits.map(|body| record(kind::COMMIT, &body, vec![]));
-        let records = [record(kind::CONVERSATION, &known, vec![])];
+        let records = [record(kind::CONVERSATION, &posted.known, vec![])];
         let records = records.into_iter().chain(commits).collect();
         storage.submit_and_wait(records).unwrap();
-        let line = rows.line(&conversation, &place).unwrap().unwrap();
-        assert_eq!(line.marks, marks);
+        let line = rows.line(&posted.conversation, &posted.place);
+        assert_eq!(line.unwrap().unwrap().marks, marks);
+    }
+
+    #[test]
+    fn of_an_event_without_a_line_the_log_has_the_latest_and_its_row_who_took_it_away() {
+        let posted = posted(false, cause(), &Marks::default());
+        let dir = tempfile::tempdir().unwrap();
+        let (storage, rows) = opened(&dir);
+        let submit = |kind, body| storage.submit_and_wait(vec![record(kind, body, vec![])]);
+        storage
+            .submit_and_wait(vec![record(kind::CONVERSATION, &posted.known, vec![])])
+            .unwrap();
+        let [first, taken_away, given_back] = &posted.commits;
+        submit(kind::COMMIT, first).unwrap();
+        let everyone = Sight::everything();
+        for _ in 0..3 {
+            for (record, by) in [(taken_away, Some(cause())), (given_back, None)] {
+                submit(kind::COMMIT, record).unwrap();
+                let row = rows.event(&posted.event).unwrap().unwrap();
+                assert_eq!(row.void_by, by);
+                let log = rows.log(&posted.conversation, (0, 0), u64::MAX, 10);
+                let log = log.unwrap();
+                assert_eq!(log.len(), 1, "the latest alone: {log:?}");
+                let mut items = Items::new(&rows);
+                let told = items.change(posted.conversation, &log[0].2, &everyone);
+                let (conversation, event) = (posted.conversation, posted.event);
+                let expected = match by {
+                    Some(_) => Change::Vanished {
+                        conversation,
+                        event,
+                        reason: "removed".to_owned(),
+                        by,
+                    },
+                    None => Change::Stands {
+                        conversation,
+                        event,
+                    },
+                };
+                assert_eq!(told.unwrap(), Some(expected));
+            }
+        }
     }
 }

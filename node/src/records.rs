@@ -5,7 +5,7 @@
 //! that the index is a function of the log alone and needs no protocol to be built again.
 
 use comity_protocol::{
-    authority::{Span, Switch},
+    authority::{Cause, Span, Switch},
     commit::{RawCommit, RootRef},
     encoding,
     event::{RawEvent, Tip},
@@ -156,6 +156,9 @@ pub(crate) struct CommitRecord {
     /// Earlier events that turned void, with the reason's code.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) void: Vec<(EventId, String)>,
+    /// The acts that took them away, of those that have one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) void_by: Vec<(EventId, Cause)>,
     /// Earlier events that stand again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) stand: Vec<EventId>,
@@ -209,6 +212,8 @@ pub(crate) struct RootRecord {
     pub(crate) marks: Vec<(EventId, Marks)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) void: Vec<(EventId, String)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) void_by: Vec<(EventId, Cause)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) stand: Vec<EventId>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, ops::Bound};
 
 use comity_protocol::{
+    authority::Cause,
     commit::RootRef,
     encoding,
     event::Tip,
@@ -52,6 +53,12 @@ pub(crate) struct EventRow {
     /// Beyond the policy `rate`, where it is shown.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) folded: bool,
+    /// The act that took it away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) void_by: Option<Cause>,
+    /// Of an event without a line: key suffix of its newest entry in the change log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) logged: Option<(u64, u16)>,
 }
 
 /// A line of a conversation.
@@ -77,6 +84,8 @@ pub(crate) enum LogKind {
     Appeared,
     Changed,
     Vanished,
+    /// It is no line, or is one again, and counts again.
+    Stands,
 }
 
 /// An entry of a conversation's change log.

@@ -33,6 +33,7 @@ use crate::{
     role::Role,
     root::Genesis,
 };
+use serde::{Deserialize, Serialize};
 use settle::Record;
 use table::{ANYONE, Act, ActIx, Entry, EntryIx, Kind, Subject, SubjectIx};
 
@@ -162,6 +163,16 @@ impl Verdict {
     pub const fn stands(self) -> bool {
         matches!(self, Self::Stands)
     }
+}
+
+/// The act that took an event away.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cause {
+    /// The act.
+    pub event: EventId,
+    /// Who signed it.
+    pub author: UserId,
 }
 
 /// An earlier event whose verdict is now another.
@@ -601,9 +612,13 @@ impl Authority {
 
     /// The act that made an appearance void, where one did: it is named to the author.
     #[must_use]
-    pub fn cause(&self, graph: &Graph, at: Appearance) -> Option<EventId> {
-        let ix = self.entry_at(at)?;
-        self.cause_of(graph, ix)
+    pub fn cause(&self, graph: &Graph, at: Appearance) -> Option<Cause> {
+        let act = self.act(self.cause_of(graph, self.entry_at(at)?)?);
+        let author = self.entries[act.entry?.0 as usize].author;
+        Some(Cause {
+            event: act.event,
+            author: self.subjects[author.0 as usize].id?,
+        })
     }
 
     /// The appearance of an event that is shown: of the standing ones the first in the order.

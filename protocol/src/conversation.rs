@@ -21,7 +21,7 @@ pub use local::Refusal;
 pub use proposals::{NotSigned, RootChange};
 pub use records::{CheckpointPace, ProvenTwins, ReceivedRecord, RecordKeys, TakenRecord};
 pub use retention::Expired;
-pub use taken::{Changes, Homes, RoleChange, SightChange, Taken, TakenEvent};
+pub use taken::{Changes, Homes, RoleChange, SightChange, Taken, TakenEvent, Voided};
 
 use std::collections::{BTreeSet, VecDeque};
 

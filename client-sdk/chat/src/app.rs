@@ -485,11 +485,17 @@ impl App {
             Event::Deleted(m) => self.line(&m, "").await,
             Event::Reacted(m) => self.line(&m, "reactions: ").await,
             Event::Changed(m) => self.line(&m, "changed: ").await,
-            Event::Vanished { event, reason, .. } => {
+            Event::Vanished {
+                event, reason, by, ..
+            } => {
                 if let Some(number) = self.numbers.known(&event) {
                     say(&format!(
-                        "-- #{number} was overruled ({}) and is gone",
-                        safe(&reason)
+                        "-- #{number} was overruled ({}{}) and is gone",
+                        safe(&reason),
+                        by.map_or_else(String::new, |by| format!(
+                            ", by {}",
+                            short(&by.author.to_string())
+                        ))
                     ));
                 }
             }

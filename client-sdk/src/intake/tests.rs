@@ -223,13 +223,27 @@ async fn a_line_told_twice_is_one_event_and_each_change_is_named() {
     };
     assert_eq!((deleted.text(), deleted.id()), ("", id));
 
+    let by = comity_protocol::authority::Cause {
+        event: id,
+        author: crate::UserId::from_bytes([9; 32]),
+    };
     let vanished = Change::Vanished {
         conversation: ROOM,
         event: id,
         reason: "cut".to_owned(),
+        by: Some(by),
     };
     session.update(6, vec![vanished]).await;
-    assert!(matches!(next(&mut events).await, Event::Vanished { reason, .. } if reason == "cut"));
+    assert!(
+        matches!(next(&mut events).await, Event::Vanished { reason, by: told, .. } if reason == "cut" && told == Some(by))
+    );
+    // A deletion that was void is no line: that it counts again is told by name.
+    let stands = Change::Stands {
+        conversation: ROOM,
+        event: id,
+    };
+    session.update(7, vec![stands]).await;
+    assert!(matches!(next(&mut events).await, Event::Stands { event, .. } if event == id));
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,9 +6,9 @@ use std::{
 };
 
 use comity_protocol::{
-    authority::Span,
+    authority::{Cause, Span},
     commit::RootRef,
-    conversation::{Changes, RoleChange, Slot as Content, Taken, TakenRecord},
+    conversation::{Changes, RoleChange, Slot as Content, Taken, TakenRecord, Voided},
     document::MessageState,
     ids::{Blob, ConversationId, EventId, ServerId, UserId},
     role::Role,
@@ -155,11 +155,14 @@ fn marks(touched: &[(EventId, MessageState)]) -> Vec<(EventId, Marks)> {
     marks.collect()
 }
 
-fn voided(voided: &[(EventId, &'static str)]) -> Vec<(EventId, String)> {
-    let owned = voided
-        .iter()
-        .map(|(event, code)| (*event, (*code).to_owned()));
+fn voided(voided: &[Voided]) -> Vec<(EventId, String)> {
+    let owned = voided.iter().map(|v| (v.event, v.reason.to_owned()));
     owned.collect()
+}
+
+fn void_by(voided: &[Voided]) -> Vec<(EventId, Cause)> {
+    let named = voided.iter().filter_map(|v| Some((v.event, v.by?)));
+    named.collect()
 }
 
 /// The record of a root record.
@@ -190,6 +193,7 @@ fn root_record(
         at: super::now(),
         marks: marks(&changes.touched),
         void: voided(&changes.voided),
+        void_by: void_by(&changes.voided),
         stand: changes.stands_again.clone(),
         moved: changes.moved.clone(),
         folded: changes.folded.clone(),
@@ -238,6 +242,7 @@ fn to_record(
         at: super::now(),
         marks: marks(&changes.touched),
         void: voided(&changes.voided),
+        void_by: void_by(&changes.voided),
         stand: changes.stands_again.clone(),
         moved: changes.moved.clone(),
         folded: changes.folded.clone(),
@@ -314,18 +319,19 @@ fn announced(
     for (target, _) in changes.touched.iter().filter(stays) {
         common.push(Live::Line(conversation, LogKind::Changed, *target, None));
     }
-    for (event, code) in &changes.voided {
-        let reason = (*code).to_owned();
+    for voided in &changes.voided {
         common.push(Live::Ready(Change::Vanished {
             conversation,
-            event: *event,
-            reason,
+            event: voided.event,
+            reason: voided.reason.to_owned(),
+            by: voided.by,
         }));
     }
     let moved = changes.moved.iter().map(|(event, _)| event);
     let moved = moved.filter(|event| !changes.stands_again.contains(event));
-    for event in changes.stands_again.iter().chain(moved) {
-        common.push(Live::Line(conversation, LogKind::Appeared, *event, None));
+    let again = changes.stands_again.iter().map(|e| (LogKind::Stands, e));
+    for (kind, event) in again.chain(moved.map(|e| (LogKind::Appeared, e))) {
+        common.push(Live::Line(conversation, kind, *event, None));
     }
     let mut fields = changes.state.iter();
     if fields.any(|(field, _)| SUMMARY_FIELDS.contains(&field.as_str())) {

@@ -44,6 +44,7 @@ fn root_record(id: u8, twins: Option<TwinsRow>) -> Record {
         at: Timestamp(1),
         marks: vec![],
         void: vec![],
+        void_by: vec![],
         stand: vec![],
         moved: vec![],
         folded: vec![],

@@ -159,11 +159,9 @@ impl Authority {
         verdict
     }
 
-    pub(super) fn cause_of(&self, graph: &Graph, ix: EntryIx) -> Option<EventId> {
+    pub(super) fn cause_of(&self, graph: &Graph, ix: EntryIx) -> Option<ActIx> {
         match self.now().judge_entry(graph, ix) {
-            Err(Fails::Void(_, Some(act))) if self.act(act).entry.is_some() => {
-                Some(self.act(act).event)
-            }
+            Err(Fails::Void(_, act)) => act,
             _ => None,
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{CheckedBundle, Conversation, Slot, documents::Changed};
 use crate::{
-    authority::{Effects, Span, Switch, Verdict},
+    authority::{Cause, Effects, Span, Switch, Verdict},
     commit::SignedCommit,
     document::MessageState,
     event::{Act, Event, SignedEvent},
@@ -60,12 +60,24 @@ pub struct TakenEvent {
     pub folded: bool,
 }
 
+/// An event that does not count any more.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Voided {
+    /// The event.
+    pub event: EventId,
+    /// The reason's code.
+    pub reason: &'static str,
+    /// The act that took it away, where one did.
+    pub by: Option<Cause>,
+}
+
 /// What a commit or root record changed of what was there before.
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
-    /// Events that do not count any more, with the reason's code.
-    pub voided: Vec<(EventId, &'static str)>,
-    /// Events that count now.
+    /// Events that do not count any more.
+    pub voided: Vec<Voided>,
+    /// Events that count now: an earlier appearance does, or, of an event that is no line, one in
+    /// this commit after void ones. A line that is committed again is among the commit's own.
     pub stands_again: Vec<EventId>,
     /// Events that are shown, or shown again, at another place than the one where they were.
     pub moved: Vec<(EventId, Place)>,
@@ -158,14 +170,25 @@ impl Conversation {
             .collect();
         let effects = self.authority.insert(&self.graph, node, &named);
         let shown_before = named.iter().map(|(id, _)| *id).zip(shown_before);
-        let moved = self.moved(node, shown_before.collect(), &effects);
+        let shown_before: BTreeMap<_, _> = shown_before.collect();
+        let revived: Vec<_> = named
+            .iter()
+            .zip(&effects.verdicts)
+            .filter(|((id, event), verdict)| {
+                let was_void = shown_before[id].is_none() && self.graph.find_event(id).count() > 1;
+                verdict.stands() && was_void && !is_line(&event.act)
+            })
+            .map(|((id, _), _)| *id)
+            .collect();
+        let moved = self.moved(node, shown_before, &effects);
         let changed = self
             .documents
             .take(&self.graph, &self.authority, node, &named, &effects);
         let folded = self
             .rates
             .take(&self.graph, &self.authority, node, &effects);
-        let (verdicts, changes) = self.changes(effects, changed, moved, folded);
+        let (verdicts, mut changes) = self.changes(effects, changed, moved, folded);
+        changes.stands_again.extend(revived);
         let places = (0u16..).map(|index| Appearance { node, index });
         let events = bundle.events.into_iter().zip(verdicts).zip(places);
         let events = events.map(|((event, verdict), at)| TakenEvent {
@@ -207,7 +230,11 @@ impl Conversation {
             match void_code(change.now) {
                 // Another appearance of the event may still stand: then nothing changes for it.
                 Some(code) if self.authority.shown(&self.graph, &event).is_none() => {
-                    voided.push((event, code));
+                    voided.push(Voided {
+                        event,
+                        reason: code,
+                        by: self.authority.cause(&self.graph, change.at),
+                    });
                 }
                 Some(_) => {}
                 None => stands_again.push(event),

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    authority::Cause,
     event::RawEvent,
     ids::{Blob, ConversationId, EventId, ServerId, UserId},
     place::Place,
@@ -133,14 +134,25 @@ pub enum Change {
         /// The line as it is now.
         item: Box<Item>,
     },
-    /// A line is void now: it stands in no member's history.
+    /// An event is void now: it stands in no member's history. Told of lines and of edits,
+    /// deletions and reactions alike, so that their author learns of it.
     Vanished {
         /// Where.
         conversation: ConversationId,
-        /// The event that was shown.
+        /// The event that counted.
         event: EventId,
         /// Why: a code of `spec/04-authority.md`, section 5.
         reason: String,
+        /// The act that took it away, where one did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<Cause>,
+    },
+    /// What had vanished and is no line counts again. A line appears.
+    Stands {
+        /// Where.
+        conversation: ConversationId,
+        /// The event.
+        event: EventId,
     },
     /// A conversation is new to the reader, or its summary changed.
     Conversation(Box<Summary>),

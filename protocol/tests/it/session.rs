@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use comity_protocol::{
+    authority::Cause,
     commit::RootRef,
     encoding,
     event::{Act, Content, Event, RawEvent, SealedContent, Tip},
@@ -405,6 +406,14 @@ fn changes() -> Vec<Change> {
             conversation,
             event: EVENT,
             reason: "removed".to_owned(),
+            by: Some(Cause {
+                event: EVENT,
+                author: USER,
+            }),
+        },
+        Change::Stands {
+            conversation,
+            event: EVENT,
         },
         Change::Conversation(Box::new(summary())),
         Change::Left { conversation },
@@ -639,10 +648,11 @@ fn every_form_of_frame_has_a_vector() {
         Change::Appeared { .. }
         | Change::Changed { .. }
         | Change::Vanished { .. }
+        | Change::Stands { .. }
         | Change::Conversation(_)
         | Change::Left { .. }
         | Change::Delivery { .. }
-        | Change::Gap { .. } => 7,
+        | Change::Gap { .. } => 8,
     };
     let gap = Change::Gap {
         conversation: CONVERSATION,

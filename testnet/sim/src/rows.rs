@@ -301,8 +301,8 @@ impl Rows {
                 }
             }
         }
-        for (event, reason) in &changes.voided {
-            self.void(event, reason);
+        for voided in &changes.voided {
+            self.void(&voided.event, voided.reason);
         }
         for event in &changes.stands_again {
             self.stand(event);

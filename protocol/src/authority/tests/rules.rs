@@ -1,7 +1,7 @@
 //! Single rules that the model leaves to the crate, and what the rest of a server asks.
 
 use super::{
-    super::{Awaited, Reason, Verdict},
+    super::{Awaited, Cause, Reason, Verdict},
     examples::start,
     world::{How, NOW, Server, World, content, grant, home, message, user},
 };
@@ -259,7 +259,10 @@ fn cause_names_the_act_that_took_away() {
     };
     assert_eq!(
         room.server.authority.cause(&room.server.graph, at),
-        Some(by)
+        Some(Cause {
+            event: by,
+            author: user('A')
+        })
     );
 }
 

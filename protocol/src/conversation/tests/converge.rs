@@ -254,6 +254,12 @@ proptest! {
             super::rate::assert_told(home, &home.machine);
             prop_assert_eq!(super::rate::folded(&home.machine), super::rate::folded(&world.homes[0].machine));
             // What was told change by change is what the machine says.
+            // What was told change by change is what the machine says: whatever does not count, of
+            // any kind, was told to be void.
+            for (event, counts) in &home.told {
+                let stands = home.machine.authority().shown(home.machine.graph(), event);
+                prop_assert_eq!(*counts, stands.is_some(), "home {} event {}", home.n, event);
+            }
             for (user, role) in &home.roles {
                 prop_assert_eq!(home.machine.authority().role(user), *role);
             }

@@ -6,7 +6,7 @@ use crate::{
     commit::{Commit, SignedCommit},
     conversation::{
         BundleError, Changes, CheckedBundle, CheckedEvent, Conversation, Devices, Received,
-        Refusal, Slot, Taken, TakenRecord,
+        Refusal, Slot, Taken, TakenRecord, Voided,
     },
     document::MessageState,
     event::{Act, Content, Event, Grant, SealedContent, SignedEvent, Target, Tip},
@@ -71,6 +71,8 @@ pub(super) struct Home {
     pub(super) erased: BTreeSet<EventId>,
     /// Messages, and whether they are folded, as told.
     pub(super) folded: BTreeMap<EventId, bool>,
+    /// Events of any kind, and whether the last that was told is that they count.
+    pub(super) told: BTreeMap<EventId, bool>,
     pub(super) roles: BTreeMap<UserId, Role>,
     /// Bundles in the order they were taken.
     pub(super) bundles: Vec<Bundle>,
@@ -88,6 +90,7 @@ impl Home {
             fields: BTreeMap::new(),
             erased: BTreeSet::new(),
             folded: BTreeMap::new(),
+            told: BTreeMap::new(),
             roles: BTreeMap::new(),
             bundles: vec![],
         }
@@ -104,6 +107,9 @@ impl Home {
             if replaces || !self.folded.contains_key(&id) {
                 self.folded.insert(id, event.folded);
             }
+            // A void copy takes nothing from one that counts.
+            let counts = self.told.entry(id).or_default();
+            *counts |= event.void.is_none();
             if event.shown {
                 self.lines.insert(event.event.id());
             }
@@ -115,10 +121,13 @@ impl Home {
     }
 
     fn changed(&mut self, changes: &Changes) {
-        for (event, _) in &changes.voided {
+        for Voided { event, .. } in &changes.voided {
+            self.told.insert(*event, false);
             self.shown.remove(event);
             self.states.remove(event);
         }
+        self.told
+            .extend(changes.stands_again.iter().map(|id| (*id, true)));
         let again = changes.stands_again.iter();
         self.shown
             .extend(again.filter(|id| self.lines.contains(id)));
