@@ -102,14 +102,15 @@ impl Home {
         self.records.push((taken.commit.clone(), events));
         self.bundles.push(bundle_of(taken));
         for event in &taken.events {
-            let id = event.event.id();
-            let replaces = event.void.is_none() && !self.shown.contains(&id);
+            let (id, counts) = (event.event.id(), event.void.is_none());
+            let replaces = counts && !self.shown.contains(&id);
             if replaces || !self.folded.contains_key(&id) {
                 self.folded.insert(id, event.folded);
             }
-            // A void copy takes nothing from one that counts.
-            let counts = self.told.entry(id).or_default();
-            *counts |= event.void.is_none();
+            // A void copy takes nothing from one that counts, and what is no line and was void is
+            // told by name when it counts again.
+            let told = self.told.entry(id).or_insert(counts);
+            *told |= counts && event.shown;
             if event.shown {
                 self.lines.insert(event.event.id());
             }
