@@ -227,3 +227,47 @@ async fn the_author_is_told_how_many_servers_stored_it() {
     net.up(2).await;
     assert_eq!(a.change(delivered(2)).await, 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_removed_while_cut_off_is_told_what_fell_and_by_which_act() {
+    let mut net = Net::start(2).await;
+    let (alice, bob) = (net.person(0, "alice").await, net.person(1, "bob").await);
+    net.linked().await;
+    let (mut a, mut b) = (net.connect(&alice).await, net.connect(&bob).await);
+    let conversation = a.create().await;
+    let address = "bob@b.localhost".into();
+    a.ask(Request::Lookup { address }).await.unwrap();
+    a.grant(conversation, bob.user, Role::Admin).await.unwrap();
+    b.announced(conversation).await;
+    let seen = b.say(conversation, "seen").await;
+    while a.line(conversation).await.1 != "seen" {}
+    net.down(0).await;
+    // None of this is known to the owner when she removes him.
+    let said = b.say(conversation, "not seen").await;
+    let edit = b.edit(conversation, seen, "seen, edited").await.unwrap();
+    let mut b = net.resume(&bob, None).await;
+    b.settle().await;
+    let cursor = b.cursor.clone();
+    net.down(1).await;
+    net.up(0).await;
+    let mut a = net.connect(&alice).await;
+    a.grant(conversation, bob.user, Role::None).await.unwrap();
+    net.up(1).await;
+    let mut b = net.resume(&bob, Some(cursor)).await;
+    let mut fell = Vec::new();
+    while fell.len() < 2 {
+        let told = b.change(|c| match c {
+            Change::Vanished {
+                event, reason, by, ..
+            } => Some((*event, reason.clone(), *by)),
+            _ => None,
+        });
+        fell.push(told.await);
+    }
+    for event in [said, edit] {
+        let told = fell.iter().find(|(of, ..)| *of == event);
+        let (_, reason, by) = told.expect("the line and the edit were told");
+        assert_eq!(reason, "removed");
+        assert_eq!(by.unwrap().author, alice.user);
+    }
+}
