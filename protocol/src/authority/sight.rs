@@ -24,6 +24,9 @@ use crate::{
 /// as if it were `joined`.
 pub const SWITCHES_MAX: usize = 256;
 
+/// Acts about one user that are looked at, the newest in the order; what was before them he does not
+/// see.
+const MEMBERSHIP_ACTS_MAX: usize = 1_024;
 /// Spans of members that are put together in one go.
 const SPANS_AT_ONCE: usize = 4_096;
 
@@ -205,22 +208,37 @@ impl Authority {
     }
 
     fn spans_of(&self, graph: &Graph, subject: SubjectIx) -> Vec<Span> {
-        let (about, now) = (self.about(subject), self.now());
-        let gives = |g: &&ActIx| {
-            let grant = self.act(**g);
-            grant.kind != Kind::Leave && grant.role > Role::None && now.stands(**g)
+        let now = self.now();
+        let mut placed: Vec<(Place, Role, ActIx)> = self
+            .about(subject)
+            .iter()
+            .filter(|a| now.stands(**a))
+            .map(|a| (self.place_of_act(graph, *a), self.act(*a).role, *a))
+            .collect();
+        // Each is asked of each other: who came and went all day must not cost the square of that.
+        let early = placed.len().saturating_sub(MEMBERSHIP_ACTS_MAX);
+        if early > 0 {
+            placed.sort_unstable();
+            placed.drain(..early);
+        }
+        let gives = |(_, role, g): &&(Place, Role, ActIx)| {
+            self.act(*g).kind != Kind::Leave && *role > Role::None
         };
-        let span = |g: &ActIx| {
-            let from = self.place_of_act(graph, *g);
-            let takers = about.iter().filter(|x| now.stands(**x));
-            let to = takers
-                .filter(|x| now.kills(graph, **x, *g))
-                .map(|x| self.place_of_act(graph, *x))
-                .min();
+        let span = |(from, _, g): &(Place, Role, ActIx)| {
+            let takes = |(_, _, x): &&(Place, Role, ActIx)| now.kills(graph, *x, *g);
+            let to = placed.iter().filter(takes).map(|(place, ..)| *place).min();
             // Taken away before it was given, in the order: a ban that had not seen it.
+            let from = *from;
             to.is_none_or(|to| from < to).then_some(Span { from, to })
         };
-        union(about.iter().filter(gives).filter_map(span).collect())
+        let mut spans: Vec<Span> = placed.iter().filter(gives).filter_map(span).collect();
+        // Whatever was left out, who is a member sees what comes.
+        let grant = self.subjects[subject.0 as usize].standing.grant;
+        if let Some(grant) = grant.filter(|_| early > 0) {
+            let from = self.place_of_act(graph, grant);
+            spans.push(Span { from, to: None });
+        }
+        union(spans)
     }
 
     /// Where an act counts in the order. A record has no clock: it comes behind all it has seen.
