@@ -57,13 +57,13 @@ impl Conversation {
     fn last_not_ahead(&self, now: Timestamp) -> Option<Option<NodeIx>> {
         let latest = now.plus_ms(AHEAD_PARENT_MS);
         let tip = self.graph.standing_tip(&self.me)?;
-        // What a root record settled stays, however far ahead it is.
-        let stays = |at: &NodeIx| {
-            self.graph.node(*at).hlc().timestamp() <= latest || self.graph.is_settled(*at)
-        };
+        let is_ahead = |at: &NodeIx| self.graph.node(*at).hlc().timestamp() > latest;
         let mut chain = std::iter::successors(Some(tip), |at| self.graph.node(*at).prev());
-        let last = chain.find(stays);
-        (last != Some(tip)).then_some(last)
+        let last = chain.find(|at| !is_ahead(at) || self.graph.is_settled(*at));
+        // What a root record settled stays, however far ahead it is, and what follows it is as far
+        // ahead again: then only time helps.
+        let helps = last != Some(tip) && !last.is_some_and(|last| is_ahead(&last));
+        helps.then_some(last)
     }
 
     /// Events of the end of the own chain that is ahead, the first first.

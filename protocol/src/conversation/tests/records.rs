@@ -225,6 +225,21 @@ fn the_home_that_an_owner_moved_away_from_makes_no_checkpoint() {
 }
 
 #[test]
+fn what_is_settled_is_not_committed_again_however_far_ahead_its_clock_was() {
+    let mut world = World::group();
+    let ahead_ms = 2 * crate::limits::AHEAD_PARENT_MS;
+    world.now += ahead_ms;
+    world.said(OWNER, "ahead and settled");
+    world.checkpoint(0).unwrap();
+    world.said(OWNER, "ahead and not settled");
+    world.now -= ahead_ms;
+    // What followed the settled one would be as far ahead again, without end.
+    assert!(!world.homes[0].machine.is_ahead(world.time()));
+    assert!(world.commit_lost(0).is_none());
+    assert!(world.say(OWNER, "goes on").is_ok() && world.commit(0).is_some());
+}
+
+#[test]
 fn what_was_stored_with_its_records_reads_back_the_same() {
     let mut world = World::group();
     let id = world.said(MEMBER, "rude");
