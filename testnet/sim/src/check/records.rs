@@ -83,8 +83,11 @@ pub(super) fn well_made(
             let same = (root.owner, root.home) == (before.owner, before.home);
             same && root.stewards == before.stewards
         })?;
-        for server in before.stewards {
-            let honest = world.honest().find(|n| world.servers[*n].id == *server);
+        for signature in &held.records[&record.id].signatures {
+            let RootSigner::Steward { server, .. } = signature.by else {
+                continue;
+            };
+            let honest = world.honest().find(|n| world.servers[*n].id == server);
             if let Some(n) = honest
                 && !noted.insert((record.prev, n))
             {
