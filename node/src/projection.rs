@@ -1,7 +1,10 @@
 //! Rows as a function of the log. Nothing here decides anything: what an event means was written
 //! into its record.
 
-use std::{collections::BTreeSet, ops::Bound};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
 
 use comity_protocol::{
     authority::{Cause, Span, Switch},
@@ -320,9 +323,10 @@ impl HomeProjection {
         for (target, marks) in changed.marks {
             log.mark(target, Some(marks), tx);
         }
+        // One act may take away what somebody did in years.
+        let by: BTreeMap<_, _> = changed.void_by.iter().map(|(of, by)| (of, *by)).collect();
         for (event, reason) in changed.void {
-            let by = changed.void_by.iter().find(|(of, _)| of == event);
-            log.void(event, reason, by.map(|(_, by)| *by), tx);
+            log.void(event, reason, by.get(event).copied(), tx);
         }
         for event in changed.stand {
             log.stand(event, marks_of(changed.marks, event), tx);

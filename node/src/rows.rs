@@ -84,7 +84,7 @@ pub(crate) enum LogKind {
     Appeared,
     Changed,
     Vanished,
-    /// It is no line, or is one again, and counts again.
+    /// It counts again: what is a line appears with that, and is logged so.
     Stands,
 }
 
