@@ -56,7 +56,7 @@ planted! {
     /// See its text.
     Unsettle = "unsettle", "P3", "takes no notice of verdicts that a root record settled";
     /// See its text.
-    FirstTwinStands = "first-twin-stands", "P4", "of two root records on one takes the first that comes only";
+    FirstTwinStands = "first-twin-stands", "P3", "of two root records on one goes by the first that came";
     /// See its text.
     NoRecords = "no-records", "P4", "takes no root records of others, and what has seen them waits";
     /// See its text.
