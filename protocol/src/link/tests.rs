@@ -851,3 +851,42 @@ fn what_ended_a_peers_part_is_pushed_when_it_asks_and_tells_nothing_itself() {
     host.input(Input::Frame(Frame::Verdicts { verdicts }));
     assert!(reads(host.input(ask())).is_empty());
 }
+
+#[test]
+fn an_end_of_an_older_epoch_is_not_taken_for_an_end_of_the_own_chain() {
+    let mut host = opened(1, 2);
+    host.grow(3);
+    // The third commit was ahead of the clock: the home made it again, in a new epoch.
+    let again = {
+        let chain = host.chains.get_mut(&server(1)).unwrap();
+        let old = tip(&chain.pop().unwrap());
+        let mut bundle = UnverifiedCommit::decode(commit(server(1), chain.last()).commit)
+            .unwrap()
+            .commit()
+            .clone();
+        bundle.epoch = 2;
+        let raw = bundle.sign(&SecretKey::from_seed([9; 32])).to_raw();
+        let bundle = Bundle {
+            commit: raw,
+            events: vec![],
+            contents: vec![],
+        };
+        chain.push(bundle);
+        old
+    };
+    host.input(Input::Committed {
+        conversation: C,
+        seq: 2,
+        bundle: None,
+    });
+    // The peer names the end that lost, which is as high as the one that stands.
+    let outputs = host.input(Input::Frame(Frame::Frontier {
+        conversation: C,
+        tips: vec![again],
+        offer: Offer::Direct(UserId::from_bytes([1; 32]), UserId::from_bytes([2; 32])),
+        root: None,
+        reply: false,
+    }));
+    let reads = |o: &&Output| matches!(o, Output::Read { from: 0..=2, .. });
+    assert_eq!(outputs.iter().filter(reads).count(), 1, "{outputs:?}");
+}

@@ -227,7 +227,12 @@ impl Link {
                 .filter(|t| {
                     t.home == self.me && own.is_some_and(|o| t.seq <= o.seq && t.epoch <= o.epoch)
                 })
-                .map(|t| t.seq)
+                .filter_map(|t| match own {
+                    Some(own) if t.epoch == own.epoch => Some(t.seq),
+                    // Of an older epoch it may be on a branch that lost against this chain: what is
+                    // certain is what the peer acknowledged, which is set back at a fork.
+                    _ => outbox.acked.map(|acked| acked.min(t.seq)),
+                })
                 .max();
             if outbox.peer_holds(held) {
                 out.push(Output::Acked(conversation, outbox.progress()));
