@@ -244,6 +244,24 @@ impl Authority {
         self.unsettled.len()
     }
 
+    /// Of these, those that a record made now would settle: not what its home cannot name, as what
+    /// builds on a commit that nobody gives.
+    #[must_use]
+    pub fn acts_to_settle(&self, graph: &Graph, now: Timestamp) -> usize {
+        let frontier = self.frontier_for_record(graph, now);
+        let tips = frontier.iter().filter_map(|tip| graph.ix(&tip.id));
+        let links: Vec<NodeIx> = tips.chain(self.settled.last().copied()).collect();
+        let past = graph.hypothetical_past(None, &links);
+        let within = |act: &&ActIx| {
+            let entry = self.act(**act).entry;
+            entry.is_some_and(|entry| {
+                let node = graph.node(self.entries[entry.0 as usize].node);
+                Graph::past_holds(&past, node.branch(), node.short_seq())
+            })
+        };
+        self.unsettled.iter().filter(within).count()
+    }
+
     /// What the next record names as its frontier: of each home the newest standing commit that is
     /// causally whole and at most a minute ahead of `now`. Strictly increasing.
     #[must_use]

@@ -340,15 +340,17 @@ impl Conversation {
             return false;
         }
         let acts = self.authority.unsettled_acts();
-        if acts == 0 {
-            return false;
-        }
         let long = now.0 >= root.created_at.plus_ms(pace.ms).0;
         // What a cut names and nobody gave yet is waited for: settled without it, it lets nothing
         // stand.
         let whole = self.authority.unheld_cuts().next().is_none();
         let late = now.0 >= root.created_at.plus_ms(pace.ms.saturating_mul(2)).0;
-        (acts >= pace.acts || long) && (whole || late)
+        if acts == 0 || !(acts >= pace.acts || long) || !(whole || late) {
+            return false;
+        }
+        // Acts that no record can settle yet are no reason to make one after the other.
+        let acts = self.authority.acts_to_settle(&self.graph, now);
+        acts >= pace.acts || (long && acts > 0)
     }
 
     /// The record that would follow now, of all that is held: a checkpoint until it is changed. None

@@ -210,6 +210,28 @@ fn a_checkpoint_is_due_after_many_acts_or_a_day_with_some_and_only_at_the_owners
 }
 
 #[test]
+fn acts_that_no_record_can_settle_yet_make_none_due() {
+    let mut world = World::group();
+    world.checkpoint(0).unwrap();
+    // One of the other home's clocks is ahead, too far to be named by anybody.
+    world.now += 2 * crate::limits::AHEAD_PARENT_MS;
+    let act = world.grant(1, OTHER, crate::role::Role::Guest);
+    world.act(ADMIN, act).unwrap();
+    let home = world.users[ADMIN].home;
+    world.commit(home);
+    world.now -= 2 * crate::limits::AHEAD_PARENT_MS;
+    world.gossip_all();
+    let pace = CheckpointPace { acts: 1, ms: 0 };
+    let due = |world: &World, later: u64| {
+        let at = Timestamp(world.now + later);
+        world.homes[0].machine.checkpoint_due(at, pace)
+    };
+    assert!(world.homes[0].machine.authority().unsettled_acts() > 0);
+    assert!(!due(&world, 0), "a record now would settle nothing");
+    assert!(due(&world, 2 * crate::limits::AHEAD_PARENT_MS));
+}
+
+#[test]
 fn the_home_that_an_owner_moved_away_from_makes_no_checkpoint() {
     let mut world = World::group();
     let day = Timestamp(world.now + CHECKPOINT_MS);
