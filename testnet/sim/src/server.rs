@@ -78,6 +78,8 @@ pub(crate) struct Server {
     pub(crate) now_ms: u64,
     /// Does nothing until then.
     pub(crate) stalled_until: u64,
+    /// Begins nothing by itself.
+    pub(crate) rests: bool,
     pub(crate) disk: Disk,
     pub(crate) rows: Rows,
     identities: BTreeMap<UserId, Arc<IdentityLog>>,
@@ -124,6 +126,7 @@ impl Server {
             started_ms: 0,
             now_ms: 0,
             stalled_until: 0,
+            rests: false,
             disk: Disk::default(),
             rows: Rows::default(),
             identities: BTreeMap::new(),
@@ -171,7 +174,6 @@ impl Server {
             }
         }
         self.shard = Shard::new(self.id, 1, self.key.clone(), seed(&self.id, self.life));
-        self.shard.set_checkpoint_pace(records::PACE);
         self.replication = Replication::new(self.id, self.cards.0.keys().copied());
         for (conversation, known) in &self.rows.known {
             let tips = known.tips.values().flatten().copied();
@@ -240,8 +242,10 @@ impl Server {
         self.links(Input::Tick { random });
         if second {
             let now = self.wall();
+            let pace = records::pace(self.rests);
             let (shard, view, out) = self.shard();
             shard.release(now, &view, out);
+            shard.set_checkpoint_pace(pace);
             shard.tend(now, &view, out);
             shard.close_some(out);
             self.work();

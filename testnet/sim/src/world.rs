@@ -253,6 +253,7 @@ impl World {
                 let found = check::everything(self, nth);
                 self.break_promise(found);
                 self.resting = false;
+                self.servers.iter_mut().for_each(|s| s.rests = false);
             }
         }
     }
@@ -437,6 +438,7 @@ impl World {
             let server = &mut self.servers[n];
             (server.disk.full_until, server.disk.slow_until) = (0, 0);
             server.stalled_until = 0;
+            server.rests = true;
             let stuck = server.disk.is_read_only();
             if stuck {
                 let kept = server.disk.unsynced();
