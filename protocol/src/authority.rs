@@ -434,7 +434,7 @@ impl Authority {
         };
         match act.kind {
             Kind::Policy => {
-                if act.is_posting() && reach != Reach::New {
+                if act.sets(Field::Posting) && reach != Reach::New {
                     for ix in self.all_entries() {
                         if self.entries[ix.0 as usize].kind.is_posting() {
                             queue(ix);

@@ -95,6 +95,39 @@ pub struct RawRoot {
     pub signatures: Vec<RootSignature>,
 }
 
+impl RawRoot {
+    /// A record that nobody signed: a succession, before its stewards note it.
+    #[must_use]
+    pub const fn unsigned(root: Blob) -> Self {
+        Self {
+            root,
+            ballot: None,
+            signatures: Vec::new(),
+        }
+    }
+
+    /// A record as a device of the owner signs it, before any steward does.
+    #[must_use]
+    pub fn by_device(root: Blob, key: &SecretKey) -> Self {
+        Self::made_by(RootSigner::Device(key.public()), root, key)
+    }
+
+    /// A record as the owner's home signs it, with the key by which it speaks for him.
+    #[must_use]
+    pub fn by_home(root: Blob, key: &SecretKey) -> Self {
+        Self::made_by(RootSigner::Home(key.public()), root, key)
+    }
+
+    fn made_by(by: RootSigner, root: Blob, key: &SecretKey) -> Self {
+        let id = root_id(&root.0);
+        let signature = key.sign(Domain::Root, id.as_bytes());
+        Self {
+            signatures: vec![RootSignature { by, signature }],
+            ..Self::unsigned(root)
+        }
+    }
+}
+
 /// Why a root record was refused.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -120,23 +153,12 @@ impl Genesis {
     /// Signs a new conversation into being with a device of its owner.
     #[must_use]
     pub fn sign(root: Root, key: &SecretKey) -> Self {
-        let bytes = encoding::encode(&root);
-        let id = root_id(&bytes);
-        let signature = key.sign(Domain::Root, id.as_bytes());
-        let device = key.public();
-        let signatures = vec![RootSignature {
-            by: RootSigner::Device(device),
-            signature,
-        }];
+        let (id, bytes) = SignedRoot::encode(&root);
         Self {
             id,
             root,
-            raw: RawRoot {
-                root: Blob(bytes),
-                ballot: None,
-                signatures,
-            },
-            device,
+            raw: RawRoot::by_device(bytes, key),
+            device: key.public(),
         }
     }
 

@@ -9,9 +9,8 @@ use comity_protocol::{
     encoding,
     ids::{Blob, ServerId, UserId},
     limits::{RECONNECT_MIN_MS, ROOT_BYTES_MAX},
-    root::{RawRoot, Root, RootSignature, RootSigner, SignedRoot},
+    root::{RawRoot, Root},
     session::{Code, NextRoot, Reply, Request},
-    signing::Domain,
 };
 
 use super::Conversation;
@@ -124,20 +123,6 @@ impl Conversation {
         if decoded.owner != *owner || stewards.is_some_and(|wanted| wanted != decoded.stewards) {
             return Err(strange("a record that says something else"));
         }
-        let unsigned = RawRoot {
-            root,
-            ballot: None,
-            signatures: Vec::new(),
-        };
-        let key = &self.client.shared().me.key;
-        let id = SignedRoot::id_of(&unsigned);
-        let signature = RootSignature {
-            by: RootSigner::Device(key.public()),
-            signature: key.sign(Domain::Root, id.as_bytes()),
-        };
-        Ok(RawRoot {
-            signatures: vec![signature],
-            ..unsigned
-        })
+        Ok(RawRoot::by_device(root, &self.client.shared().me.key))
     }
 }

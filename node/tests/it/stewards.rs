@@ -3,9 +3,8 @@
 use comity_protocol::{
     ids::{ConversationId, UserId},
     role::Role,
-    root::{RawRoot, Root, RootSignature, RootSigner, SignedRoot},
+    root::{RawRoot, Root, RootSigner, SignedRoot},
     session::{Code, NextRoot, Reply, Request, WireError},
-    signing::Domain,
 };
 
 use super::{
@@ -35,16 +34,7 @@ fn signed(person: &Person, next: NextRoot) -> (Root, RawRoot) {
     let NextRoot::Sign(root) = next else {
         panic!("{next:?}");
     };
-    let mut raw = RawRoot {
-        root,
-        ballot: None,
-        signatures: vec![],
-    };
-    let id = SignedRoot::id_of(&raw);
-    raw.signatures.push(RootSignature {
-        by: RootSigner::Device(person.device.public()),
-        signature: person.device.sign(Domain::Root, id.as_bytes()),
-    });
+    let raw = RawRoot::by_device(root, &person.device);
     (SignedRoot::decode(&raw).unwrap(), raw)
 }
 

@@ -223,7 +223,7 @@ impl Authority {
         } else {
             &self.settings
         };
-        let of_field = |p: &ActIx| matches!(self.act(*p).policy, Some((f, _)) if f == field);
+        let of_field = |p: &ActIx| self.act(*p).sets(field);
         let newest = self.now().newest_policies(graph, list, of_field);
         self.strongest(graph, &newest)
     }
@@ -240,22 +240,18 @@ impl Authority {
     /// Whether anybody ever set a policy of this field.
     pub(crate) fn has_policy(&self, field: Field) -> bool {
         let mut policies = self.settings.iter().chain(&self.posting);
-        policies.any(|p| matches!(self.act(*p).policy, Some((f, _)) if f == field))
+        policies.any(|p| self.act(*p).sets(field))
     }
 
     /// The policy of this field that an appearance is, if it is one.
     pub(crate) fn is_policy(&self, at: Appearance, field: Field) -> bool {
-        let policy = self.act_at(at).and_then(|act| self.act(act).policy);
-        policy.is_some_and(|(f, _)| f == field)
+        self.act_at(at).is_some_and(|act| self.act(act).sets(field))
     }
 
     /// The value of a policy, other than who may post, by what a commit has seen.
     pub(crate) fn policy_at(&self, graph: &Graph, node: NodeIx, field: Field) -> Option<u64> {
         let at = self.at(graph, Appearance { node, index: 0 });
-        let seen = |p: &ActIx| {
-            let of_field = matches!(self.act(*p).policy, Some((f, _)) if f == field);
-            of_field && self.now().seen(*p, &at)
-        };
+        let seen = |p: &ActIx| self.act(*p).sets(field) && self.now().seen(*p, &at);
         let newest = self.now().newest_policies(graph, &self.settings, seen);
         self.strongest(graph, &newest)
     }
@@ -268,8 +264,7 @@ impl Authority {
         let settled = |p: &ActIx| {
             let act = self.act(*p);
             let entry = act.entry.map(|entry| &self.entries[entry.0 as usize]);
-            matches!(act.policy, Some((Field::KeepDays, _)))
-                && entry.is_some_and(|entry| entry.settled.is_some())
+            act.sets(Field::KeepDays) && entry.is_some_and(|entry| entry.settled.is_some())
         };
         let newest = self.now().newest_policies(graph, &self.settings, settled);
         let before = self.strongest(graph, &newest).filter(|days| *days > 0)?;

@@ -51,8 +51,7 @@ pub(super) struct View {
 impl View {
     /// Whether the commit lies in that past.
     pub(super) fn holds(&self, graph: &Graph, node: NodeIx) -> bool {
-        let node = graph.node(node);
-        Graph::past_holds(&self.past, node.branch(), node.short_seq())
+        graph.lies_in(node, &self.past)
     }
 
     /// Whether an entry stands there; what lies outside of the past stands nowhere. Nothing within
@@ -161,10 +160,8 @@ impl Authority {
     ) -> Result<bool, RecordOutcome> {
         let (ground, _) = self.examine(graph, record, true)?;
         let within = |tip: &Tip| {
-            graph.ix(&tip.id).is_none_or(|ix| {
-                let node = graph.node(ix);
-                Graph::past_holds(&ground.past, node.branch(), node.short_seq())
-            })
+            let held = graph.ix(&tip.id);
+            held.is_none_or(|node| graph.lies_in(node, &ground.past))
         };
         Ok(seen.iter().all(within))
     }
@@ -203,11 +200,18 @@ impl Authority {
     /// Commits below a frontier whose events are not held; it is held itself.
     #[must_use]
     pub fn unheld_below(&self, graph: &Graph, frontier: &[Tip]) -> Vec<CommitId> {
-        let links: Vec<NodeIx> = frontier
-            .iter()
-            .filter_map(|tip| graph.ix(&tip.id))
-            .collect();
-        self.unheld_within(graph, &graph.hypothetical_past(None, &links))
+        self.unheld_within(graph, &Self::past_below(graph, frontier, None))
+    }
+
+    /// The past of a record with this frontier, as far as that is held, that follows `before`.
+    fn past_below(graph: &Graph, frontier: &[Tip], before: Option<NodeIx>) -> Past {
+        let tips = frontier.iter().filter_map(|tip| graph.ix(&tip.id));
+        graph.hypothetical_past(None, &tips.chain(before).collect::<Vec<_>>())
+    }
+
+    /// Whether an entry lies in a past.
+    fn is_within(&self, graph: &Graph, past: &Past, ix: EntryIx) -> bool {
+        graph.lies_in(self.entries[ix.0 as usize].node, past)
     }
 
     fn unheld_within(&self, graph: &Graph, past: &Past) -> Vec<CommitId> {
@@ -249,15 +253,10 @@ impl Authority {
     #[must_use]
     pub fn acts_to_settle(&self, graph: &Graph, now: Timestamp) -> usize {
         let frontier = self.frontier_for_record(graph, now);
-        let tips = frontier.iter().filter_map(|tip| graph.ix(&tip.id));
-        let links: Vec<NodeIx> = tips.chain(self.settled.last().copied()).collect();
-        let past = graph.hypothetical_past(None, &links);
+        let past = Self::past_below(graph, &frontier, self.settled.last().copied());
         let within = |act: &&ActIx| {
             let entry = self.act(**act).entry;
-            entry.is_some_and(|entry| {
-                let node = graph.node(self.entries[entry.0 as usize].node);
-                Graph::past_holds(&past, node.branch(), node.short_seq())
-            })
+            entry.is_some_and(|entry| self.is_within(graph, &past, entry))
         };
         self.unsettled.iter().filter(within).count()
     }
@@ -327,9 +326,10 @@ impl Authority {
         frontier: &[Tip],
         before: Option<NodeIx>,
     ) -> Option<(Members, Option<Member>)> {
-        let nodes: Option<Vec<NodeIx>> = frontier.iter().map(|tip| graph.ix(&tip.id)).collect();
-        let links: Vec<NodeIx> = nodes?.into_iter().chain(before).collect();
-        let past = graph.hypothetical_past(None, &links);
+        if frontier.iter().any(|tip| graph.ix(&tip.id).is_none()) {
+            return None;
+        }
+        let past = Self::past_below(graph, frontier, before);
         let view = self.view(graph, &past, before);
         Some((self.leaves(&view), self.heir(graph, &view, before)))
     }
@@ -504,10 +504,7 @@ impl Authority {
         let new = graph.nodes_beyond(past, settled).into_iter();
         let new = new.flat_map(|node| self.entries_of_node(graph, node));
         // What was left open by a record may lie beyond another one that does not follow it.
-        let within = |ix: &EntryIx| {
-            let node = graph.node(self.entries[ix.0 as usize].node);
-            Graph::past_holds(past, node.branch(), node.short_seq())
-        };
+        let within = |ix: &EntryIx| self.is_within(graph, past, *ix);
         new.chain(self.left_open.iter().copied().filter(within))
             .collect()
     }
@@ -604,16 +601,12 @@ impl Authority {
     /// A copy that knows of nothing but `past`; nothing is judged in it yet.
     fn restricted(&self, graph: &Graph, past: &Past) -> Self {
         let mut copy = self.clone();
-        let within = |node: NodeIx| {
-            let node = graph.node(node);
-            Graph::past_holds(past, node.branch(), node.short_seq())
-        };
         for (node, first) in graph.iter().zip(&mut copy.first) {
-            if !within(node) {
+            if !graph.lies_in(node, past) {
                 *first = u32::MAX;
             }
         }
-        let entry_in = |ix: &EntryIx| within(self.entries[ix.0 as usize].node);
+        let entry_in = |ix: &EntryIx| self.is_within(graph, past, *ix);
         let act_in = |ix: &ActIx| match self.act(*ix).entry {
             Some(entry) => entry_in(&entry),
             None => {

@@ -265,7 +265,7 @@ impl Authority {
     /// standing policies before it, as in section 3. Without any it is `shared`.
     #[must_use]
     pub fn history_switches(&self, graph: &Graph) -> Vec<Switch> {
-        let is_history = |p: &&ActIx| matches!(self.act(**p).policy, Some((Field::History, _)));
+        let is_history = |p: &&ActIx| self.act(**p).sets(Field::History);
         let mut placed: BTreeMap<(Place, ActIx), ActIx> = BTreeMap::new();
         for p in self.settings.iter().filter(is_history) {
             if self.now().stands(*p) {

@@ -261,8 +261,9 @@ impl Act {
         Some(made)
     }
 
-    pub(super) fn is_posting(&self) -> bool {
-        matches!(self.policy, Some((Field::Posting, _)))
+    /// Whether it is a policy of this field.
+    pub(super) fn sets(&self, field: Field) -> bool {
+        self.policy.is_some_and(|(of, _)| of == field)
     }
 
     /// Whether this lies before `(seq, index)` of the same branch, or in `past`; record 0 always.
@@ -462,7 +463,7 @@ impl Authority {
         match act.kind {
             Kind::Move => subject.moves.push(ix),
             Kind::Policy => {
-                let (list, at) = if act.is_posting() {
+                let (list, at) = if act.sets(Field::Posting) {
                     (&mut self.posting, at)
                 } else {
                     (&mut self.settings, at)

@@ -49,12 +49,16 @@ impl Conversation {
     /// are to be committed again.
     #[must_use]
     pub fn is_ahead(&self, now: Timestamp) -> bool {
-        let last = self.last_not_ahead(now).filter(|_| !self.again.stays);
+        let last = self.last_not_ahead(now);
         last.is_some_and(|last| !self.events_ahead(last).is_empty())
     }
 
-    /// Where the own chain is to go on, if its end is ahead: after this commit, or from its beginning.
+    /// Where the own chain is to go on, if its end is ahead and another branch would be taken: after
+    /// this commit, or from its beginning.
     fn last_not_ahead(&self, now: Timestamp) -> Option<Option<NodeIx>> {
+        if self.again.stays {
+            return None;
+        }
         let latest = now.plus_ms(AHEAD_PARENT_MS);
         let tip = self.graph.standing_tip(&self.me)?;
         let is_ahead = |at: &NodeIx| self.graph.node(*at).hlc().timestamp() > latest;
@@ -78,27 +82,23 @@ impl Conversation {
         readable.take(COMMIT_EVENTS_MAX).collect()
     }
 
-    /// Events of own commits that do not stand any more, or are ahead, each with a commit that holds it, the first
-    /// in the order first, and at most as many as one commit takes: to be handed to
+    /// Events of own commits that do not stand any more, or are ahead, each with a commit that holds
+    /// it, the first in the order first, and at most as many as one commit takes: to be handed to
     /// [`Self::commit_again`]. Empty while more of a branch may be on its way here.
     pub fn lost(&mut self, now: Timestamp) -> Vec<(EventId, CommitId)> {
+        if self.in_flight.is_some() {
+            return Vec::new();
+        }
+        let last = self.last_not_ahead(now);
+        let ahead = last.map_or_else(Vec::new, |last| self.events_ahead(last));
+        if !ahead.is_empty() {
+            return ahead;
+        }
         let waits = self.again.came.is_some_and(|came| {
             // A clock that was set back must not make this wait for ever.
             came <= now && now.0 < came.plus_ms(AGAIN_WAIT_MS).0
         });
-        if self.in_flight.is_some() {
-            return Vec::new();
-        }
-        if let Some(last) = self.last_not_ahead(now).filter(|_| !self.again.stays) {
-            let ahead = self.events_ahead(last);
-            if !ahead.is_empty() {
-                return ahead;
-            }
-        }
-        if waits {
-            return Vec::new();
-        }
-        if !self.again.maybe {
+        if waits || !self.again.maybe {
             return Vec::new();
         }
         let lost = self.lost_events();
@@ -138,10 +138,7 @@ impl Conversation {
             .map_or(self.epoch, |newest| newest.saturating_add(1))
             .max(self.epoch);
         let tip = self.graph.standing_tip(&self.me);
-        let prev = self
-            .last_not_ahead(now)
-            .filter(|_| !self.again.stays)
-            .unwrap_or(tip);
+        let prev = self.last_not_ahead(now).unwrap_or(tip);
         let commit = self.commit_of(now, prev, new_epoch, &events);
         let bundle = CheckedBundle {
             commit: commit.sign(key),

@@ -66,10 +66,14 @@ impl Conversation {
         let Some(root) = self.newest_root() else {
             return false;
         };
-        let moved = self.authority().member(&root.owner);
         root.home == *server
             || root.stewards.contains(server)
-            || moved.and_then(|owner| owner.home) == Some(*server)
+            || self.home_now(&root.owner) == Some(*server)
+    }
+
+    /// Where a member is at home by all that he did.
+    pub(super) fn home_now(&self, user: &UserId) -> Option<ServerId> {
+        self.authority().member(user).and_then(|member| member.home)
     }
 
     /// What a steward says that it holds.
@@ -115,14 +119,17 @@ impl Conversation {
     /// Whether a proposal is valid here and has seen all of `seen`, which is held.
     #[must_use]
     pub fn has_seen(&self, raw: &RawRoot, seen: &[Tip]) -> bool {
-        let Some((newest, before)) = self.newest_record() else {
-            return false;
-        };
-        let signed = SignedRoot::proposed(raw.clone(), &newest.id, &before);
         let held = seen.iter().all(|tip| self.graph().ix(&tip.id).is_some());
-        held && signed.is_ok_and(|signed| {
+        held && self.proposed(raw).is_some_and(|(signed, _)| {
             self.authority().would_take(self.graph(), &signed, seen) == Ok(true)
         })
+    }
+
+    /// A proposal of the record after the newest, and that one; none if it is no such proposal.
+    fn proposed(&self, raw: &RawRoot) -> Option<(SignedRoot, Root)> {
+        let (newest, before) = self.newest_record()?;
+        let signed = SignedRoot::proposed(raw.clone(), &newest.id, &before).ok()?;
+        Some((signed, before))
     }
 
     /// Judges a record that a steward is asked to sign, of which it answered `seen`. `lost`:
@@ -139,9 +146,7 @@ impl Conversation {
         lost: impl FnOnce(&ServerId) -> bool,
     ) -> Result<(), NotSigned> {
         let invalid = || NotSigned::of(Declined::Invalid);
-        let (newest, before) = self.newest_record().ok_or_else(invalid)?;
-        let signed = SignedRoot::proposed(raw.clone(), &newest.id, &before);
-        let signed = signed.map_err(|_| invalid())?;
+        let (signed, before) = self.proposed(raw).ok_or_else(invalid)?;
         let known = match signed.made() {
             Made::ByOwner(device) => (keys.device)(&before.owner, &device),
             Made::ByHome(key) => (keys.home)(&before.owner, &key),
@@ -172,9 +177,7 @@ impl Conversation {
     /// Whether what another steward says it signed is a proposal at all: nobody is bound to less.
     #[must_use]
     pub fn is_proposal(&self, raw: &RawRoot) -> bool {
-        self.newest_record().is_some_and(|(newest, before)| {
-            SignedRoot::proposed(raw.clone(), &newest.id, &before).is_ok()
-        })
+        self.proposed(raw).is_some()
     }
 
     /// The record that would follow now and has seen all of `seen`: a checkpoint until it is
@@ -189,9 +192,9 @@ impl Conversation {
         nonce: Nonce,
         seen: &[Tip],
     ) -> Result<Option<Root>, Vec<Range>> {
-        let Some((newest, root)) = self.newest_record() else {
+        if self.newest_root().is_none() {
             return Ok(None);
-        };
+        }
         let frontier = self.authority().frontier_with(self.graph(), now, seen);
         let frontier = frontier.map_err(|lacking| {
             lacking
@@ -203,18 +206,7 @@ impl Conversation {
         if !unheld.is_empty() {
             return Err(self.ranges_of(&frontier, &unheld));
         }
-        let Some((members, _)) = self.authority().members_at(self.graph(), &frontier) else {
-            return Ok(None);
-        };
-        Ok(Some(Root {
-            n: newest.n + 1,
-            prev: Some(newest.id),
-            frontier,
-            digest: Some(members.digest()),
-            nonce,
-            created_at: now,
-            ..root
-        }))
+        Ok(self.root_at(now, nonce, frontier))
     }
 
     /// `root` as a succession; none if nobody is there to follow.

@@ -17,7 +17,7 @@ use crate::{
         Steward,
     },
     session::Code,
-    signing::{Domain, SecretKey},
+    signing::SecretKey,
     time::Timestamp,
 };
 
@@ -332,11 +332,7 @@ impl Conversation {
         let Some(root) = self.newest_root() else {
             return false;
         };
-        let lives = self
-            .authority
-            .member(&root.owner)
-            .and_then(|owner| owner.home);
-        if root.home != self.me || lives != Some(self.me) {
+        if root.home != self.me || self.home_now(&root.owner) != Some(self.me) {
             return false;
         }
         let acts = self.authority.unsettled_acts();
@@ -357,8 +353,13 @@ impl Conversation {
     /// in a direct conversation.
     #[must_use]
     pub fn next_root(&self, now: Timestamp, nonce: Nonce) -> Option<Root> {
-        let (newest, root) = self.newest_record()?;
         let frontier = self.authority.frontier_for_record(&self.graph, now);
+        self.root_at(now, nonce, frontier)
+    }
+
+    /// The same at a frontier. None as well while that is not held.
+    pub(super) fn root_at(&self, now: Timestamp, nonce: Nonce, frontier: Vec<Tip>) -> Option<Root> {
+        let (newest, root) = self.newest_record()?;
         let (members, _) = self.authority.members_at(&self.graph, &frontier)?;
         Some(Root {
             n: newest.n + 1,
@@ -385,15 +386,8 @@ impl Conversation {
         if root.home != self.me || root.stewards != [self.me] {
             return None;
         }
-        let (id, bytes) = SignedRoot::encode(&root);
-        let made = RawRoot {
-            root: bytes,
-            ballot: None,
-            signatures: vec![RootSignature {
-                by: RootSigner::Home(home_key.public()),
-                signature: home_key.sign(Domain::Root, id.as_bytes()),
-            }],
-        };
+        let (_, bytes) = SignedRoot::encode(&root);
+        let made = RawRoot::by_home(bytes, home_key);
         let (newest, before) = self.newest_record()?;
         let whole = self.sign_alone(now, newest, &made, (epoch, key))?;
         let signed = SignedRoot::from_trusted(whole, &before).ok()?;

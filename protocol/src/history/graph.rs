@@ -443,6 +443,12 @@ impl Graph {
         past.get(branch.0 as usize).is_some_and(|to| seq < *to)
     }
 
+    /// Whether a commit or record lies in a past.
+    pub(crate) fn lies_in(&self, node: NodeIx, past: &Past) -> bool {
+        let node = self.node(node);
+        Self::past_holds(past, node.branch, node.seq)
+    }
+
     pub(crate) fn past(&self, node: NodeIx) -> &Past {
         &self.pasts[self.nodes[node.0 as usize].past as usize]
     }

@@ -318,10 +318,7 @@ impl Graph {
             let kept = to.saturating_sub(branch.start) as usize;
             branch.nodes.truncate(kept);
         }
-        let held = |ix: &NodeIx| {
-            let node = self.node(*ix);
-            Self::past_holds(past, node.branch(), node.short_seq())
-        };
+        let held = |ix: &NodeIx| self.lies_in(*ix, past);
         graph.by_id.retain(|(_, ix)| held(ix));
         graph.by_event.retain(|(_, ix, _)| held(ix));
         graph.records.retain(|_, ix| held(ix));

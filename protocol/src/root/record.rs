@@ -173,15 +173,11 @@ impl SignedRoot {
     /// A record without signatures: for tests of what follows from records.
     #[cfg(test)]
     pub(crate) fn unsigned(root: Root, made: Made) -> Self {
-        let bytes = encoding::encode(&root);
+        let (id, bytes) = Self::encode(&root);
         Self {
-            id: root_id(&bytes),
+            id,
             root,
-            raw: RawRoot {
-                root: Blob(bytes),
-                ballot: None,
-                signatures: Vec::new(),
-            },
+            raw: RawRoot::unsigned(bytes),
             made,
         }
     }
@@ -356,11 +352,7 @@ mod tests {
         let mut steward = Steward::after(before);
         let now = Timestamp(0);
         steward.prepare(now, &before, BALLOT, Vec::new).unwrap();
-        let raw = RawRoot {
-            root: SignedRoot::encode(root).1,
-            ballot: None,
-            signatures: vec![],
-        };
+        let raw = RawRoot::unsigned(SignedRoot::encode(root).1);
         let note = steward.propose(&before, BALLOT, &raw, (0, &key(n)), |_, _| Ok(()));
         let note = note.unwrap().signature;
         assert!(BALLOT.check(id, &key(n).public(), &note).is_ok());

@@ -10,12 +10,11 @@ use crate::{
     commit::RootRef,
     conversation::ReceivedRecord,
     encoding::strictly_increasing,
-    ids::{Blob, ConversationId, Nonce, ServerId, UserId},
+    ids::{ConversationId, Nonce, ServerId, UserId},
     limits::{AUTHORITY_TIPS_MAX, SUCCESSION_MS},
     replication::RecordsNeed,
-    root::{Heard, Proposer, RawRoot, Root, RootSignature, RootSigner, SignedRoot, StewardMessage},
+    root::{Heard, Proposer, RawRoot, Root, SignedRoot, StewardMessage},
     session::{Code, NextRoot, WireError},
-    signing::Domain,
     time::Timestamp,
 };
 
@@ -75,6 +74,16 @@ impl Shard {
         self.balloting.len()
     }
 
+    fn ballot(&mut self, id: &ConversationId) -> Option<&mut Ballot> {
+        self.open.get_mut(id)?.ballot.as_deref_mut()
+    }
+
+    /// Whether this home, as a steward, is to have somebody follow an owner that is lost.
+    fn is_succession_due(&self, open: &Open, store: &dyn Store) -> bool {
+        let home = open.machine.succession_of(&self.me);
+        home.is_some_and(|home| store.unreached_ms(&home) >= SUCCESSION_MS)
+    }
+
     fn begin(&mut self, now: Timestamp, id: ConversationId, wish: Wish) {
         let drawn = self.seed.draw();
         let Some(open) = self.open.get_mut(&id) else {
@@ -112,8 +121,7 @@ impl Shard {
         store: &dyn Store,
         out: &mut Vec<Output>,
     ) {
-        let ballot = self.open.get_mut(&id).and_then(|open| open.ballot.as_mut());
-        let asked = ballot.map(|ballot| ballot.proposer.ask(now));
+        let asked = self.ballot(&id).map(|ballot| ballot.proposer.ask(now));
         for (to, message) in asked.unwrap_or_default() {
             if to == self.me {
                 let asks = Asks { by: to, of: None };
@@ -204,15 +212,13 @@ impl Shard {
         let raw = match (&mut ballot.wish, root) {
             (_, None) | (Wish::Finish, _) => None,
             (Wish::Checkpoint, Some(root)) => store.home_key(&root.owner).map(|key| {
-                let (id, bytes) = SignedRoot::encode(&root);
-                let by = RootSigner::Home(key.public());
-                let signature = key.sign(Domain::Root, id.as_bytes());
-                proposal(bytes, vec![RootSignature { by, signature }])
+                let (_, bytes) = SignedRoot::encode(&root);
+                RawRoot::by_home(bytes, &key)
             }),
             (Wish::Succession, Some(root)) => open
                 .machine
                 .to_succession(root)
-                .map(|root| proposal(SignedRoot::encode(&root).1, Vec::new())),
+                .map(|root| RawRoot::unsigned(SignedRoot::encode(&root).1)),
             (Wish::Owner(owners), Some(root)) => {
                 let root = changed(open.machine.authority(), root, &owners.change);
                 let stewards = owners.change.stewards.clone();
@@ -316,13 +322,12 @@ impl Shard {
                 return None;
             }
             let speaks = |owner: UserId| store.home_key(&owner).is_some();
-            let lost = |home: ServerId| store.unreached_ms(&home) >= SUCCESSION_MS;
             // Whoever makes a record of his own is bound to what has to be finished.
             if open.machine.checkpoint_due(now, self.pace)
                 && open.machine.owner().is_some_and(speaks)
             {
                 Some(Wish::Checkpoint)
-            } else if open.machine.succession_of(&self.me).is_some_and(lost) {
+            } else if self.is_succession_due(open, store) {
                 Some(Wish::Succession)
             } else {
                 open.is_unfinished().then_some(Wish::Finish)
@@ -340,8 +345,7 @@ impl Shard {
         out: &mut Vec<Output>,
     ) {
         let random = self.seed.draw().number();
-        let ballot = self.open.get_mut(&id).and_then(|open| open.ballot.as_mut());
-        let Some(ballot) = ballot else {
+        let Some(ballot) = self.ballot(&id) else {
             self.balloting.remove(&id);
             return;
         };
@@ -368,27 +372,17 @@ impl Shard {
         if !owners && ballot.proposer.attempts() >= ATTEMPTS_MAX {
             return self.put_off(now, &id, out);
         }
-        let lost = |open: &Open| {
-            let home = open.machine.succession_of(&self.me);
-            home.is_some_and(|home| store.unreached_ms(&home) >= SUCCESSION_MS)
-        };
-        if matches!(ballot.wish, Wish::Succession) && !self.open.get(&id).is_some_and(lost) {
-            drop(self.end_ballot(&id));
-            return;
+        if matches!(ballot.wish, Wish::Succession) {
+            let open = self.open.get(&id);
+            if !open.is_some_and(|open| self.is_succession_due(open, store)) {
+                drop(self.end_ballot(&id));
+                return;
+            }
         }
-        let ballot = self.open.get_mut(&id).and_then(|open| open.ballot.as_mut());
-        if let Some(ballot) = ballot {
+        if let Some(ballot) = self.ballot(&id) {
             ballot.proposer.tick(now, random);
         }
         self.choose(now, id, store, out);
         self.ask_stewards(now, id, store, out);
-    }
-}
-
-const fn proposal(root: Blob, signatures: Vec<RootSignature>) -> RawRoot {
-    RawRoot {
-        root,
-        ballot: None,
-        signatures,
     }
 }

@@ -8,8 +8,8 @@ use comity_protocol::{
     ids::{ConversationId, EventId, Nonce, Salt, ServerId, UserId},
     link::Offer,
     role::Role,
-    root::{Genesis, Root, RootSignature, RootSigner, SignedRoot},
-    signing::{Domain, SecretKey},
+    root::{Genesis, RawRoot, Root, SignedRoot},
+    signing::SecretKey,
     time::Timestamp,
 };
 
@@ -127,13 +127,8 @@ impl User {
     }
 
     /// His signature under a root record.
-    pub(crate) fn sign_root(&self, root: &Root) -> RootSignature {
-        let (id, _) = SignedRoot::encode(root);
-        let device = &self.devices[0];
-        RootSignature {
-            by: RootSigner::Device(device.public()),
-            signature: device.sign(Domain::Root, id.as_bytes()),
-        }
+    pub(crate) fn sign_root(&self, root: &Root) -> RawRoot {
+        RawRoot::by_device(SignedRoot::encode(root).1, &self.devices[0])
     }
 
     /// Any of his devices.

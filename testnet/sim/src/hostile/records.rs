@@ -146,13 +146,14 @@ impl World {
             // Asks strangers for the next.
             _ => root.stewards = vec![ServerId::from_bytes(random.bytes())],
         }
-        let maker = by.sign_root(&root);
-        let Some(mut raw) = server.noted(&root, maker) else {
+        let made = by.sign_root(&root);
+        let Some(mut raw) = server.noted(&root, &made) else {
             return false;
         };
         if random.percent(30) {
             // Nobody asked the owner.
-            raw.signatures.retain(|signature| signature.by != maker.by);
+            raw.signatures
+                .retain(|signature| !made.signatures.contains(signature));
         }
         for to in self.honest().collect::<Vec<_>>() {
             self.give_record(me, to, conversation, raw.clone());

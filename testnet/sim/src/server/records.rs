@@ -6,7 +6,7 @@ use comity_protocol::{
     conversation::CheckpointPace,
     ids::{ConversationId, Nonce, ServerId},
     replication::RecordsOf,
-    root::{Ballot, Proposal, RawRoot, Root, RootSignature, SignedRoot, Steward},
+    root::{Ballot, Proposal, RawRoot, Root, Steward},
 };
 
 use super::{Server, Task};
@@ -51,28 +51,23 @@ impl Server {
         let machine = self.shard.conversation(conversation)?;
         let mut root = machine.next_root(now, nonce)?;
         change(&mut root);
-        self.noted(&root, owner.sign_root(&root))
+        self.noted(&root, &owner.sign_root(&root))
     }
 
     /// A record with this server's note on it.
-    pub(crate) fn noted(&self, root: &Root, maker: RootSignature) -> Option<RawRoot> {
+    pub(crate) fn noted(&self, root: &Root, made: &RawRoot) -> Option<RawRoot> {
         let (now, by) = (self.wall(), self.id);
         let before = RootRef {
             n: root.n.checked_sub(1)?,
             id: root.prev?,
         };
         let ballot = Ballot::new(now, 0, by, None);
-        let made = RawRoot {
-            root: SignedRoot::encode(root).1,
-            ballot: None,
-            signatures: vec![maker],
-        };
         let mut steward = Steward::after(before);
         let mut proposal = Proposal::new(before, ballot, vec![by]);
         let promise = steward.prepare(now, &before, ballot, Vec::new).ok()?;
         proposal.promised(by, promise)?;
         proposal.propose(made.clone());
-        let note = steward.propose(&before, ballot, &made, (1, &self.key), |_, _| Ok(()));
+        let note = steward.propose(&before, ballot, made, (1, &self.key), |_, _| Ok(()));
         let own = |_: &ServerId, _| Some(self.key.public());
         proposal.noted(by, note.ok()?, own).ok()?
     }

@@ -8,9 +8,8 @@ use crate::{
     conversation::RootChange,
     event::{Grant, Target},
     link::{Bundle, ContentSlot},
-    root::{RawRoot, RootSignature, RootSigner, SignedRoot, Steward, StewardMessage},
+    root::{RawRoot, SignedRoot, Steward, StewardMessage},
     session::NextRoot,
-    signing::Domain,
 };
 
 pub(super) fn user(n: u8) -> (UserId, SecretKey) {
@@ -416,15 +415,7 @@ impl Net {
 
     pub(super) fn sign_root(&mut self, n: u8, root: &crate::ids::Blob, reply: u64) {
         let (now, (asker, key)) = (self.now, user(n));
-        let id = *blake3::hash(&root.0).as_bytes();
-        let raw = RawRoot {
-            root: root.clone(),
-            ballot: None,
-            signatures: vec![RootSignature {
-                by: RootSigner::Device(key.public()),
-                signature: key.sign(Domain::Root, &id),
-            }],
-        };
+        let raw = RawRoot::by_device(root.clone(), &key);
         self.with(n, |shard, disk, out| {
             shard.sign_root(now, asks(asker, reply), raw, disk, out);
         });
