@@ -22,10 +22,12 @@ use crate::{
         IdentityRecord, Marks, MemberChange, OutboxRecord, RootRecord, SUMMARY_FIELDS, Slot,
         StewardRecord, TokenRecord, UnreachedRecord, UnreadableRecord, kind,
     },
-    rows::{
-        ConversationRow, EventRow, LineRow, LogKind, LogRow, MemberRow, UserRow, key, parse, value,
-    },
+    rows::{ConversationRow, EventRow, LineRow, LogKind, MemberRow, UserRow, key, parse, value},
 };
+
+mod log;
+
+use log::ChangeLog;
 
 /// Copies of one event's content that an erasure looks for; each but the first came of damage, of a
 /// fork or of somebody who committed another's event.
@@ -328,8 +330,16 @@ impl HomeProjection {
         for (event, reason) in changed.void {
             log.void(event, reason, by.get(event).copied(), tx);
         }
+        // What a record says of an event that stands again: its line was not there to be marked.
+        let marks: BTreeMap<_, _> = changed
+            .marks
+            .iter()
+            .rev()
+            .map(|(of, marks)| (of, marks))
+            .collect();
         for event in changed.stand {
-            log.stand(event, marks_of(changed.marks, event), tx);
+            let marks = marks.get(event).map(|marks| (*marks).clone());
+            log.stand(event, marks.unwrap_or_default(), tx);
         }
         for (event, place) in changed.moved {
             log.shift(event, *place, tx);
@@ -349,12 +359,6 @@ impl HomeProjection {
         }
         state(&conversation, changed.state, tx);
     }
-}
-
-/// What a record says of an event that stands again: its line was not there to be marked.
-fn marks_of(marks: &[(EventId, Marks)], event: &EventId) -> Marks {
-    let of = marks.iter().find(|(target, _)| target == event);
-    of.map(|(_, marks)| marks.clone()).unwrap_or_default()
 }
 
 fn event_row(id: &EventId, tx: &mut Tx<'_>) -> Option<EventRow> {
@@ -521,321 +525,5 @@ fn state(conversation: &ConversationId, fields: &[(String, Option<EventId>)], tx
     tx.put(&of, &value(&row));
 }
 
-/// Appends to a conversation's change log, keeping the latest entry an event.
-struct ChangeLog {
-    conversation: ConversationId,
-    number: u64,
-    next: u16,
-}
-
-impl ChangeLog {
-    fn write(&mut self, kind: LogKind, place: Place, mut line: LineRow, tx: &mut Tx<'_>) {
-        self.append(kind, place, line.event, line.logged, tx);
-        line.logged = (self.number, self.next - 1);
-        tx.put(&key::line(&self.conversation, &place), &value(&line));
-    }
-
-    fn append(
-        &mut self,
-        kind: LogKind,
-        place: Place,
-        event: EventId,
-        before: (u64, u16),
-        tx: &mut Tx<'_>,
-    ) {
-        if before != (0, 0) {
-            tx.delete(&key::log(&self.conversation, before.0, before.1));
-        }
-        let row = LogRow { kind, event, place };
-        tx.put(
-            &key::log(&self.conversation, self.number, self.next),
-            &value(&row),
-        );
-        self.next = self.next.saturating_add(1);
-    }
-
-    fn line(&self, event: &EventId, tx: &mut Tx<'_>) -> Option<(Place, LineRow)> {
-        let row = event_row(event, tx)?;
-        let line = parse(&tx.get(&key::line(&self.conversation, &row.place))?)?;
-        Some((row.place, line))
-    }
-
-    fn mark(&mut self, target: &EventId, marks: Option<&Marks>, tx: &mut Tx<'_>) {
-        let Some((place, mut line)) = self.line(target, tx) else {
-            return;
-        };
-        if let Some(marks) = marks {
-            line.marks = marks.clone();
-        }
-        self.write(LogKind::Changed, place, line, tx);
-    }
-
-    fn fold(&mut self, event: &EventId, folded: bool, tx: &mut Tx<'_>) {
-        let row = event_row(event, tx).filter(|row| row.folded != folded);
-        let Some(mut row) = row else {
-            return;
-        };
-        row.folded = folded;
-        tx.put(&key::event(event), &value(&row));
-        if let Some((place, mut line)) = self.line(event, tx) {
-            line.folded = folded;
-            self.write(LogKind::Changed, place, line, tx);
-        }
-    }
-
-    fn void(&mut self, event: &EventId, reason: &str, by: Option<Cause>, tx: &mut Tx<'_>) {
-        let Some(mut row) = event_row(event, tx) else {
-            return;
-        };
-        row.void = Some(reason.to_owned());
-        row.void_by = by;
-        if let Some((place, line)) = self.line(event, tx).filter(|_| row.shown) {
-            self.append(LogKind::Vanished, place, *event, line.logged, tx);
-            tx.delete(&key::line(&self.conversation, &place));
-        } else if !row.shown {
-            self.without_line(LogKind::Vanished, event, &mut row, tx);
-        }
-        tx.put(&key::event(event), &value(&row));
-    }
-
-    /// An entry of an event that has no line to keep the key of the entry before.
-    fn without_line(
-        &mut self,
-        kind: LogKind,
-        event: &EventId,
-        row: &mut EventRow,
-        tx: &mut Tx<'_>,
-    ) {
-        let before = row.logged.unwrap_or_default();
-        self.append(kind, row.place, *event, before, tx);
-        row.logged = Some((self.number, self.next - 1));
-    }
-
-    /// The event is shown elsewhere. Its bytes stay where they are.
-    fn shift(&mut self, event: &EventId, place: Place, tx: &mut Tx<'_>) {
-        let Some(mut row) = event_row(event, tx) else {
-            return;
-        };
-        let line = self.line(event, tx);
-        row.place = place;
-        tx.put(&key::event(event), &value(&row));
-        if let Some((before, line)) = line.filter(|(before, _)| *before != place) {
-            tx.delete(&key::line(&self.conversation, &before));
-            self.write(LogKind::Appeared, place, line, tx);
-        }
-    }
-
-    fn stand(&mut self, event: &EventId, marks: Marks, tx: &mut Tx<'_>) {
-        let Some(mut row) = event_row(event, tx) else {
-            return;
-        };
-        (row.void, row.void_by) = (None, None);
-        if !row.shown {
-            self.without_line(LogKind::Stands, event, &mut row, tx);
-        }
-        tx.put(&key::event(event), &value(&row));
-        if row.shown {
-            let line = LineRow {
-                event: *event,
-                record: row.record,
-                at: row.at,
-                slot: row.slot,
-                late: true,
-                folded: row.folded,
-                marks,
-                logged: (0, 0),
-            };
-            self.write(LogKind::Appeared, row.place, line, tx);
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use comity_protocol::{
-        commit::{AuthorityChange, Commit},
-        event::{Act, Content, Event, SealedContent},
-        ids::{Nonce, Salt, UserId},
-        link::Offer,
-        signing::SecretKey,
-        time::{Hlc, Timestamp},
-    };
-    use comity_storage::{Config, Storage};
-
-    use super::*;
-    use comity_protocol::{authority::Sight, session::Change};
-
-    use crate::{items::Items, records::record, rows::Rows};
-
-    /// One event posted, taken away and given back, each by a record of its own.
-    struct Posted {
-        event: EventId,
-        conversation: ConversationId,
-        place: Place,
-        known: ConversationRecord,
-        commits: [CommitRecord; 3],
-    }
-
-    fn posted(shown: bool, by: Cause, marks: &Marks) -> Posted {
-        let (me, user) = (ServerId::from_bytes([1; 32]), UserId::from_bytes([2; 32]));
-        let key = SecretKey::from_seed([3; 32]);
-        let conversation = ConversationId::from_bytes([4; 32]);
-        let text = Content::text(Salt::from_bytes([5; 16]), "hello");
-        let event = Event {
-            conversation,
-            author: user,
-            device: key.public(),
-            nonce: Nonce::from_bytes([6; 16]),
-            claims: Role::Member,
-            act: Act::Message {
-                content: SealedContent::seal(&text).unwrap().reference(),
-            },
-            sent_at: Timestamp(1),
-        };
-        let event = event.sign(&key);
-        let commit = Commit {
-            v: 1,
-            conversation,
-            origin: me,
-            epoch: 1,
-            seq: 0,
-            prev: None,
-            hlc: Hlc::new(Timestamp(1), 0),
-            parents: vec![],
-            authority: Some(AuthorityChange::default()),
-            events: vec![event.id()],
-        };
-        let commit = commit.sign(&key);
-        let place = Place {
-            hlc: commit.commit().hlc,
-            commit: commit.id(),
-            index: 0,
-        };
-        let plain = CommitRecord {
-            conversation,
-            commit: commit.to_raw(),
-            events: vec![],
-            late: false,
-            at: Timestamp(1),
-            marks: vec![],
-            void: vec![],
-            void_by: vec![],
-            stand: vec![],
-            moved: Vec::new(),
-            folded: Vec::new(),
-            erase: vec![],
-            members: vec![],
-            sights: vec![],
-            history: None,
-            tips: vec![],
-            state: vec![],
-            ended: vec![],
-        };
-        let known = ConversationRecord {
-            conversation,
-            offer: Offer::Direct(user, user),
-            at: Timestamp(1),
-            members: vec![],
-        };
-        let posted = CommitRecord {
-            events: vec![EventEntry {
-                raw: event.to_raw(),
-                slot: Slot::Gone,
-                shown,
-                void: None,
-                folded: false,
-            }],
-            ..plain.clone()
-        };
-        let taken_away = CommitRecord {
-            void: vec![(event.id(), "removed".to_owned())],
-            void_by: vec![(event.id(), by)],
-            ..plain.clone()
-        };
-        let given_back = CommitRecord {
-            stand: vec![event.id()],
-            marks: vec![(event.id(), marks.clone())],
-            ..plain
-        };
-        Posted {
-            event: event.id(),
-            conversation,
-            place,
-            known,
-            commits: [posted, taken_away, given_back],
-        }
-    }
-
-    fn cause() -> Cause {
-        Cause {
-            event: EventId::from_bytes([8; 32]),
-            author: UserId::from_bytes([9; 32]),
-        }
-    }
-
-    fn opened(dir: &tempfile::TempDir) -> (Storage, Rows) {
-        let me = ServerId::from_bytes([1; 32]);
-        let config = Config::new(dir.path(), "boot");
-        let (storage, _) = Storage::open(config, HomeProjection { me }).unwrap();
-        let rows = Rows(storage.reader());
-        (storage, rows)
-    }
-
-    #[test]
-    fn what_stands_again_reads_as_its_record_says() {
-        let marks = Marks {
-            deleted: Some(EventId::from_bytes([7; 32])),
-            ..Marks::default()
-        };
-        let posted = posted(true, cause(), &marks);
-        let dir = tempfile::tempdir().unwrap();
-        let (storage, rows) = opened(&dir);
-        let commits = posted.commits;
-        let commits = commits.map(|body| record(kind::COMMIT, &body, vec![]));
-        let records = [record(kind::CONVERSATION, &posted.known, vec![])];
-        let records = records.into_iter().chain(commits).collect();
-        storage.submit_and_wait(records).unwrap();
-        let line = rows.line(&posted.conversation, &posted.place);
-        assert_eq!(line.unwrap().unwrap().marks, marks);
-    }
-
-    #[test]
-    fn of_an_event_without_a_line_the_log_has_the_latest_and_its_row_who_took_it_away() {
-        let posted = posted(false, cause(), &Marks::default());
-        let dir = tempfile::tempdir().unwrap();
-        let (storage, rows) = opened(&dir);
-        let submit = |kind, body| storage.submit_and_wait(vec![record(kind, body, vec![])]);
-        storage
-            .submit_and_wait(vec![record(kind::CONVERSATION, &posted.known, vec![])])
-            .unwrap();
-        let [first, taken_away, given_back] = &posted.commits;
-        submit(kind::COMMIT, first).unwrap();
-        let everyone = Sight::everything();
-        for _ in 0..3 {
-            for (record, by) in [(taken_away, Some(cause())), (given_back, None)] {
-                submit(kind::COMMIT, record).unwrap();
-                let row = rows.event(&posted.event).unwrap().unwrap();
-                assert_eq!(row.void_by, by);
-                let log = rows.log(&posted.conversation, (0, 0), u64::MAX, 10);
-                let log = log.unwrap();
-                assert_eq!(log.len(), 1, "the latest alone: {log:?}");
-                let mut items = Items::new(&rows);
-                let told = items.change(posted.conversation, &log[0].2, &everyone);
-                let (conversation, event) = (posted.conversation, posted.event);
-                let expected = match by {
-                    Some(_) => Change::Vanished {
-                        conversation,
-                        event,
-                        reason: "removed".to_owned(),
-                        by,
-                    },
-                    None => Change::Stands {
-                        conversation,
-                        event,
-                    },
-                };
-                assert_eq!(told.unwrap(), Some(expected));
-            }
-        }
-    }
-}
+mod tests;

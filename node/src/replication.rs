@@ -8,12 +8,9 @@ mod peer;
 
 pub(crate) use driver::{Driver, PeerState};
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use comity_protocol::{
@@ -46,18 +43,13 @@ pub(crate) struct Replication {
     events: mpsc::UnboundedSender<Event>,
     waiting: Arc<AtomicUsize>,
     states: Arc<Mutex<Vec<PeerState>>>,
-    unreached: Unreached,
 }
-
-/// For how long each peer was tried in vain, in milliseconds, as of the last look.
-type Unreached = Arc<Mutex<BTreeMap<ServerId, u64>>>;
 
 /// The driver's end.
 pub(crate) struct Inbox {
     pub(crate) events: mpsc::UnboundedReceiver<Event>,
     waiting: Arc<AtomicUsize>,
     states: Arc<Mutex<Vec<PeerState>>>,
-    unreached: Unreached,
 }
 
 /// Both ends.
@@ -65,12 +57,10 @@ pub(crate) fn channel() -> (Replication, Inbox) {
     let (sender, events) = mpsc::unbounded_channel();
     let waiting = Arc::new(AtomicUsize::new(0));
     let states = Arc::new(Mutex::default());
-    let unreached = Unreached::default();
     let replication = Replication {
         events: sender,
         waiting: Arc::clone(&waiting),
         states: Arc::clone(&states),
-        unreached: Arc::clone(&unreached),
     };
     (
         replication,
@@ -78,7 +68,6 @@ pub(crate) fn channel() -> (Replication, Inbox) {
             events,
             waiting,
             states,
-            unreached,
         },
     )
 }
@@ -120,11 +109,9 @@ impl Replication {
     /// For how many milliseconds this server tried in vain to reach another; 0 for one that is no
     /// peer.
     pub(crate) fn unreached_ms(&self, server: &ServerId) -> u64 {
-        let unreached = self
-            .unreached
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        unreached.get(server).copied().unwrap_or(0)
+        let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = states.iter().find(|state| state.server == *server);
+        state.map_or(0, |state| state.unreached_ms)
     }
 
     /// How the peers are.
@@ -144,13 +131,6 @@ impl Inbox {
     /// Whether nothing that became durable still waits to be told.
     fn told_of_all(&self) -> bool {
         self.waiting.load(Ordering::Acquire) == 0
-    }
-
-    fn publish_unreached(&self, unreached: BTreeMap<ServerId, u64>) {
-        *self
-            .unreached
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = unreached;
     }
 
     fn publish(&self, states: Vec<PeerState>) {

@@ -3,7 +3,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, VecDeque},
+    collections::{BTreeMap, BinaryHeap, VecDeque, btree_map::Entry},
     sync::Arc,
 };
 
@@ -22,6 +22,9 @@ use crate::{
     items::Items,
     rows::{LogRow, Rows},
 };
+
+/// What a reader sees, by conversation.
+type Sights = BTreeMap<ConversationId, Sight>;
 
 /// Bytes of one update, well within a frame.
 const UPDATE_BYTES: usize = 256 * 1024;
@@ -131,15 +134,26 @@ impl SessionUpdates {
 
     /// A change that is told to all members alike, if it is of what this one sees. What comes behind
     /// everything shown comes behind whatever made him a member.
-    fn seen(&self, change: &Change) -> Result<Option<Change>, ReadError> {
+    fn seen(&self, change: &Change, sights: &mut Sights) -> Result<Option<Change>, ReadError> {
         let seen = match change {
             Change::Appeared { conversation, item } if item.late => {
-                let sight = self.rows.sight(conversation, &self.user)?;
-                sight.sees(item.place)
+                self.sight(conversation, sights)?.sees(item.place)
             }
             _ => true,
         };
         Ok(seen.then(|| change.clone()))
+    }
+
+    /// What this one sees, read once for all that one record changed.
+    fn sight<'a>(
+        &self,
+        conversation: &ConversationId,
+        sights: &'a mut Sights,
+    ) -> Result<&'a Sight, ReadError> {
+        Ok(match sights.entry(*conversation) {
+            Entry::Occupied(held) => held.into_mut(),
+            Entry::Vacant(none) => none.insert(self.rows.sight(conversation, &self.user)?),
+        })
     }
 
     fn news(&mut self, news: &News) -> Result<(), ReadError> {
@@ -149,7 +163,7 @@ impl SessionUpdates {
         {
             return Ok(());
         }
-        let mut items = Items::new(&self.rows);
+        let (mut items, mut sights) = (Items::new(&self.rows), Sights::new());
         // A conversation is announced before its lines, and left after them.
         let (before, after): (Vec<_>, Vec<_>) = news
             .own
@@ -157,7 +171,7 @@ impl SessionUpdates {
             .partition(|live| matches!(live, Live::Summary(_)));
         for live in before.into_iter().chain(news.common.iter()).chain(after) {
             let change = match live {
-                Live::Ready(change) => self.seen(change)?,
+                Live::Ready(change) => self.seen(change, &mut sights)?,
                 Live::Line(conversation, kind, event, place) => {
                     let place = match place {
                         Some(place) => Some(*place),
@@ -170,8 +184,8 @@ impl SessionUpdates {
                     });
                     match entry {
                         Some(entry) => {
-                            let sight = self.rows.sight(conversation, &self.user)?;
-                            items.change(*conversation, &entry, &sight)?
+                            let sight = self.sight(conversation, &mut sights)?;
+                            items.change(*conversation, &entry, sight)?
                         }
                         None => None,
                     }

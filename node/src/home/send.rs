@@ -192,9 +192,7 @@ impl HomeServer {
             .map(|summary| Reply::Conversation(Box::new(summary)))
             .ok_or_else(|| not_found("conversation"))
     }
-}
 
-impl HomeServer {
     /// The next root record as its owner wants it, for his device to sign.
     pub(super) async fn next_root(
         &self,

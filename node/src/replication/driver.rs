@@ -42,6 +42,9 @@ pub(crate) struct PeerState {
     /// Own commits that the peer has not stored.
     pub(crate) waiting_commits: u64,
     pub(crate) refused_items: u64,
+    /// For how long it was tried in vain.
+    #[serde(skip)]
+    pub(crate) unreached_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) last_error: Option<String>,
 }
@@ -294,9 +297,6 @@ impl Driver {
     fn tick(&mut self) {
         let random = (0..self.peers.len()).map(|_| self.random()).collect();
         self.input(Input::Tick { random });
-        let unreached = |server: &ServerId| (*server, self.machine.unreached_ms(server));
-        self.inbox
-            .publish_unreached(self.peers.keys().map(unreached).collect());
         let as_of_ms = now().0;
         // What was committed and not told to the machines yet is not settled.
         let told = self.inbox.told_of_all();
@@ -319,6 +319,7 @@ impl Driver {
                 conversations: progress.len(),
                 waiting_commits: progress.iter().map(|(_, p)| behind(*p)).sum(),
                 refused_items: machine.refused_items(),
+                unreached_ms: self.machine.unreached_ms(&peer.server),
                 last_error: peer.last_error.clone(),
             })
         };

@@ -36,67 +36,29 @@ impl Rows {
         direction: Direction,
         limit: usize,
     ) -> Result<Vec<(Place, LineRow)>, ReadError> {
-        let from = from.map_or(Bound::Unbounded, Bound::Excluded);
+        let forward = direction == Direction::Forward;
+        let mut spans: Vec<&Span> = sight.spans().iter().collect();
+        if !forward {
+            spans.reverse();
+        }
         let mut lines = Vec::new();
-        let mut read = |span: &Span| {
-            let end = span.to.map_or(Bound::Unbounded, Bound::Included);
-            let bounds = match direction {
-                Direction::Forward => (later(from, Bound::Included(span.from)), end),
-                Direction::Reverse => (Bound::Included(span.from), earlier(from, end)),
+        for span in spans {
+            if lines.len() >= limit {
+                break;
+            }
+            let (low, high) = (from.filter(|_| forward), from.filter(|_| !forward));
+            let low = match low {
+                Some(from) if from >= span.from => Bound::Excluded(from),
+                _ => Bound::Included(span.from),
+            };
+            let high = match (high, span.to) {
+                (Some(from), to) if to.is_none_or(|to| from <= to) => Bound::Excluded(from),
+                (_, Some(to)) => Bound::Included(to),
+                (_, None) => Bound::Unbounded,
             };
             let more = limit - lines.len();
-            lines.extend(self.lines(conversation, bounds, direction, more)?);
-            Ok::<_, ReadError>(lines.len() >= limit)
-        };
-        let spans = sight.spans().iter();
-        match direction {
-            Direction::Forward => {
-                for span in spans {
-                    if read(span)? {
-                        break;
-                    }
-                }
-            }
-            Direction::Reverse => {
-                for span in spans.rev() {
-                    if read(span)? {
-                        break;
-                    }
-                }
-            }
+            lines.extend(self.lines(conversation, (low, high), direction, more)?);
         }
         Ok(lines)
-    }
-}
-
-/// Of two lower bounds the one that leaves less.
-fn later(a: Bound<Place>, b: Bound<Place>) -> Bound<Place> {
-    match (a, b) {
-        (Bound::Unbounded, other) | (other, Bound::Unbounded) => other,
-        (Bound::Excluded(x), Bound::Included(y)) | (Bound::Included(y), Bound::Excluded(x)) => {
-            if x >= y {
-                Bound::Excluded(x)
-            } else {
-                Bound::Included(y)
-            }
-        }
-        (Bound::Included(x), Bound::Included(y)) => Bound::Included(x.max(y)),
-        (Bound::Excluded(x), Bound::Excluded(y)) => Bound::Excluded(x.max(y)),
-    }
-}
-
-/// Of two upper bounds the one that leaves less.
-fn earlier(a: Bound<Place>, b: Bound<Place>) -> Bound<Place> {
-    match (a, b) {
-        (Bound::Unbounded, other) | (other, Bound::Unbounded) => other,
-        (Bound::Excluded(x), Bound::Included(y)) | (Bound::Included(y), Bound::Excluded(x)) => {
-            if x <= y {
-                Bound::Excluded(x)
-            } else {
-                Bound::Included(y)
-            }
-        }
-        (Bound::Included(x), Bound::Included(y)) => Bound::Included(x.min(y)),
-        (Bound::Excluded(x), Bound::Excluded(y)) => Bound::Excluded(x.min(y)),
     }
 }
