@@ -233,7 +233,9 @@ impl Conversation {
     /// As [`send`](Self::send); [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a text that
     /// is no emoji: empty, over 64 bytes, with control characters or `|`.
     pub async fn react(&self, message: EventId, emoji: impl Into<String>) -> Result<Outgoing> {
-        self.reaction(message, emoji.into(), true)
+        // What its author was shown: readers are told if the text changed afterwards.
+        let shown = self.client.shared().shown_edit(&message);
+        self.reaction(message, emoji.into(), true, shown)
     }
 
     /// Takes an own emoji off a message.
@@ -242,32 +244,21 @@ impl Conversation {
     ///
     /// As [`react`](Self::react).
     pub async fn unreact(&self, message: EventId, emoji: impl Into<String>) -> Result<Outgoing> {
-        self.reaction(message, emoji.into(), false)
+        self.reaction(message, emoji.into(), false, None)
     }
 
-    fn reaction(&self, target: EventId, emoji: String, on: bool) -> Result<Outgoing> {
-        // What its author was shown: the reader is told if the text changed afterwards.
-        let shown = || self.client.shared().shown_edit(&target);
-        let act = Act::React {
-            target,
-            emoji,
-            on,
-            version: on.then(shown).flatten(),
-        };
-        self.queue(self.posting_role(), act, None)
-    }
-
-    /// Puts an emoji on a version of a message.
-    pub(crate) fn react_to(
+    /// Puts an emoji on a version of a message, or takes it off.
+    pub(crate) fn reaction(
         &self,
         target: EventId,
         emoji: String,
+        on: bool,
         version: Option<EventId>,
     ) -> Result<Outgoing> {
         let act = Act::React {
             target,
             emoji,
-            on: true,
+            on,
             version,
         };
         self.queue(self.posting_role(), act, None)

@@ -294,7 +294,7 @@ impl Message {
     pub async fn react(&self, emoji: impl Into<String>) -> Result<Outgoing> {
         let version = self.edited();
         self.conversation()
-            .react_to(self.id(), emoji.into(), version)
+            .reaction(self.id(), emoji.into(), true, version)
     }
 
     /// Takes an own emoji off this message.

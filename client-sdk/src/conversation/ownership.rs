@@ -34,10 +34,7 @@ impl Conversation {
     /// [`ErrorKind::NotFound`]; [`ErrorKind::Unavailable`] while a majority of the stewards cannot
     /// be reached: it may still be done later, by what was signed.
     pub async fn transfer_ownership(&self, who: impl Into<Who>) -> Result<()> {
-        let user = match who.into() {
-            Who::Id(user) => user,
-            Who::Address(address) => self.client.lookup(address).await?.user,
-        };
+        let (user, _) = self.find(who.into()).await?;
         self.change_root(Some(user), None).await
     }
 

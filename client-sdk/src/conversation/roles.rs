@@ -187,7 +187,7 @@ impl Conversation {
         self.queue(claims, Act::Grant(grant), None)
     }
 
-    async fn find(&self, who: Who) -> Result<(UserId, Option<ServerId>)> {
+    pub(super) async fn find(&self, who: Who) -> Result<(UserId, Option<ServerId>)> {
         Ok(match who {
             Who::Id(user) => (user, None),
             Who::Address(address) => {
