@@ -10,7 +10,7 @@ use comity_protocol::{
 
 use super::{
     client::{Client, content, id_of, send, text_of},
-    net::{Net, until},
+    net::{Net, Pair, until},
 };
 
 async fn state(client: &mut Client, conversation: ConversationId, limit: u32) -> Vec<StateField> {
@@ -201,15 +201,13 @@ async fn a_message_sent_at_once_with_an_edit_of_another_does_not_overwrite_it() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_text_and_its_edits_are_in_nothing_that_a_client_is_given() {
     let net = Net::start(2).await;
-    let (alice, bob) = (net.person(0, "alice").await, net.person(1, "bob").await);
-    net.linked().await;
-    let mut a = net.connect(&alice).await;
-    let room = a.create().await;
-    let address = "bob@b.localhost".into();
-    a.ask(Request::Lookup { address }).await.unwrap();
-    a.grant(room, bob.user, Role::Member).await.unwrap();
-    let mut b = net.connect(&bob).await;
-    b.announced(room).await;
+    let Pair {
+        bob,
+        mut a,
+        mut b,
+        room,
+        ..
+    } = net.pair(Role::Member).await;
     let cursor = b.cursor.clone();
     let target = a.say(room, "SECRET-A").await;
     a.edit(room, target, "SECRET-B").await.unwrap();

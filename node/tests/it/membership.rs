@@ -6,7 +6,7 @@ use comity_protocol::{
     session::{Anchor, Change, Code, Reply, Request},
 };
 
-use super::net::{Net, until};
+use super::net::{Net, Pair, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_leaving_nothing_is_told_and_the_conversation_is_not_there() {
@@ -90,14 +90,13 @@ async fn a_removed_user_is_told_so_and_comes_back_by_another_invitation() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removal_reaches_a_server_that_was_down_also_when_the_remover_restarts() {
     let mut net = Net::start(2).await;
-    let (alice, bob) = (net.person(0, "alice").await, net.person(1, "bob").await);
-    net.linked().await;
-    let (mut a, mut b) = (net.connect(&alice).await, net.connect(&bob).await);
-    let conversation = a.create().await;
-    let address = "bob@b.localhost".into();
-    a.ask(Request::Lookup { address }).await.unwrap();
-    a.grant(conversation, bob.user, Role::Member).await.unwrap();
-    b.announced(conversation).await;
+    let Pair {
+        bob,
+        mut a,
+        b,
+        room: conversation,
+        ..
+    } = net.pair(Role::Member).await;
     let cursor = b.cursor.clone();
     net.down(1).await;
     a.grant(conversation, bob.user, Role::None).await.unwrap();
@@ -231,14 +230,13 @@ async fn the_author_is_told_how_many_servers_stored_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_was_removed_while_cut_off_is_told_what_fell_and_by_which_act() {
     let mut net = Net::start(2).await;
-    let (alice, bob) = (net.person(0, "alice").await, net.person(1, "bob").await);
-    net.linked().await;
-    let (mut a, mut b) = (net.connect(&alice).await, net.connect(&bob).await);
-    let conversation = a.create().await;
-    let address = "bob@b.localhost".into();
-    a.ask(Request::Lookup { address }).await.unwrap();
-    a.grant(conversation, bob.user, Role::Admin).await.unwrap();
-    b.announced(conversation).await;
+    let Pair {
+        alice,
+        bob,
+        mut a,
+        mut b,
+        room: conversation,
+    } = net.pair(Role::Admin).await;
     let seen = b.say(conversation, "seen").await;
     while a.line(conversation).await.1 != "seen" {}
     net.down(0).await;

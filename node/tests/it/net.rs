@@ -14,7 +14,9 @@ use comity_node::{
 };
 use comity_protocol::{
     card::CardFields,
-    ids::{ServerId, UserId},
+    ids::{ConversationId, ServerId, UserId},
+    role::Role,
+    session::Request,
     signing::SecretKey,
     time::Timestamp,
 };
@@ -77,6 +79,15 @@ pub(super) struct Person {
 fn free_port() -> u16 {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.local_addr().unwrap().port()
+}
+
+/// Two people at two servers, their clients, and a room of both.
+pub(super) struct Pair {
+    pub(super) alice: Person,
+    pub(super) bob: Person,
+    pub(super) a: Client,
+    pub(super) b: Client,
+    pub(super) room: ConversationId,
 }
 
 impl Net {
@@ -198,6 +209,26 @@ impl Net {
         Client::open(node.http(), node.id, person, cursor)
             .await
             .unwrap()
+    }
+
+    /// Alice, at home at the first server, and bob, at the second, in a room of hers, where he has a
+    /// role.
+    pub(super) async fn pair(&self, bobs: Role) -> Pair {
+        let (alice, bob) = (self.person(0, "alice").await, self.person(1, "bob").await);
+        self.linked().await;
+        let (mut a, mut b) = (self.connect(&alice).await, self.connect(&bob).await);
+        let room = a.create().await;
+        let address = "bob@b.localhost".into();
+        a.ask(Request::Lookup { address }).await.unwrap();
+        a.grant(room, bob.user, bobs).await.unwrap();
+        b.announced(room).await;
+        Pair {
+            alice,
+            bob,
+            a,
+            b,
+            room,
+        }
     }
 
     /// Waits until each running server is linked with each other one.

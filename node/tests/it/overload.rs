@@ -1,15 +1,12 @@
 //! Clients that do not read, and disks that are full.
 
 use comity_node::server::Faults;
-use comity_protocol::{
-    role::Role,
-    session::{Code, Request},
-};
+use comity_protocol::{role::Role, session::Code};
 use comity_storage::Files;
 
 use super::{
     client::send,
-    net::{Net, until},
+    net::{Net, Pair, until},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,14 +83,9 @@ async fn a_full_disk_refuses_sends_serves_reads_and_takes_sends_again_by_itself(
     };
     net.up_with(0, faults).await;
     net.up(1).await;
-    let (alice, bob) = (net.person(0, "alice").await, net.person(1, "bob").await);
-    net.linked().await;
-    let (mut a, mut b) = (net.connect(&alice).await, net.connect(&bob).await);
-    let room = a.create().await;
-    let address = "bob@b.localhost".into();
-    a.ask(Request::Lookup { address }).await.unwrap();
-    a.grant(room, bob.user, Role::Member).await.unwrap();
-    b.announced(room).await;
+    let Pair {
+        mut a, mut b, room, ..
+    } = net.pair(Role::Member).await;
     control.fill_disk(Some(0));
     // Until the log file that is preallocated, and the one after it, are full.
     let text = "y".repeat(60_000);

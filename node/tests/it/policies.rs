@@ -6,13 +6,13 @@ use comity_protocol::{
     ids::EventId,
     limits::DAY_MS,
     role::Role,
-    session::{ContentState, Request},
+    session::ContentState,
 };
 
 use super::{
     client::{Client, id_of, text_of},
     erasure::files_with,
-    net::{Net, until},
+    net::{Net, Pair, until},
 };
 
 async fn policy(client: &mut Client, room: comity_protocol::ids::ConversationId, of: (Field, u64)) {
@@ -39,14 +39,13 @@ async fn at_day(net: &mut Net, days: u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn contents_whose_days_are_over_are_on_no_disk_and_their_lines_say_so() {
     let mut net = Net::start(2).await;
-    let (alice, bob) = (net.person(0, "alice").await, net.person(1, "bob").await);
-    net.linked().await;
-    let (mut a, mut b) = (net.connect(&alice).await, net.connect(&bob).await);
-    let room = a.create().await;
-    let address = "bob@b.localhost".into();
-    a.ask(Request::Lookup { address }).await.unwrap();
-    a.grant(room, bob.user, Role::Member).await.unwrap();
-    b.announced(room).await;
+    let Pair {
+        alice,
+        bob,
+        mut a,
+        mut b,
+        room,
+    } = net.pair(Role::Member).await;
     policy(&mut a, room, (Field::KeepDays, 3)).await;
     let edited = a.say(room, "OLD-TEXT-0").await;
     a.edit(room, edited, "OLD-TEXT-1").await.unwrap();
@@ -98,14 +97,13 @@ async fn contents_whose_days_are_over_are_on_no_disk_and_their_lines_say_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_beyond_the_rate_are_folded_alike_on_every_server_and_stay_in_the_history() {
     let mut net = Net::start(2).await;
-    let (alice, bob) = (net.person(0, "alice").await, net.person(1, "bob").await);
-    net.linked().await;
-    let (mut a, mut b) = (net.connect(&alice).await, net.connect(&bob).await);
-    let room = a.create().await;
-    let address = "bob@b.localhost".into();
-    a.ask(Request::Lookup { address }).await.unwrap();
-    a.grant(room, bob.user, Role::Member).await.unwrap();
-    b.announced(room).await;
+    let Pair {
+        bob,
+        mut a,
+        mut b,
+        room,
+        ..
+    } = net.pair(Role::Member).await;
     policy(&mut a, room, (Field::Rate, 3)).await;
     let count = 10;
     for n in 0..count {
