@@ -125,7 +125,7 @@ fn measure(rounds: usize, broken: bool) -> Measured {
 }
 
 /// The time that `call` takes, in seconds; what it gives is dropped after that.
-fn seconds<T>(call: impl FnOnce() -> T) -> f64 {
+pub(super) fn seconds<T>(call: impl FnOnce() -> T) -> f64 {
     let start = Instant::now();
     let value = black_box(call());
     let took = start.elapsed().as_secs_f64();
@@ -134,12 +134,13 @@ fn seconds<T>(call: impl FnOnce() -> T) -> f64 {
 }
 
 /// The value that so many in a hundred do not exceed.
-fn at(hundredths: usize, mut values: Vec<f64>) -> f64 {
+pub(super) fn at(hundredths: usize, mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     crate::machine::percentile(&values, 10 * hundredths).unwrap_or(f64::NAN)
 }
 
-fn best(times: impl Iterator<Item = f64>) -> f64 {
+/// The shortest time.
+pub(super) fn best(times: impl Iterator<Item = f64>) -> f64 {
     times.fold(f64::INFINITY, f64::min)
 }
 

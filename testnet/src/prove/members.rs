@@ -4,19 +4,17 @@
 //! act the middle one of several counts, and of the kinds the worst. Broken, what is known already is
 //! forgotten: every act judges the whole history anew.
 
-use std::{
-    hint::black_box,
-    time::{Duration, Instant},
-};
+use std::{hint::black_box, time::Duration};
 
 use comity_fuzz::{
     allocation,
     work::{self, Crowd, One},
 };
 
+use super::core_speed::{at, best, seconds};
 use crate::{
     claims::{Claim, Context, Outcome, Promise, Run},
-    machine::{percentile, verify_per_s},
+    machine::verify_per_s,
 };
 
 /// Members of each group.
@@ -114,17 +112,9 @@ fn measure(broken: bool) -> Measured {
     }
 }
 
-/// The time that `call` takes, in microseconds; what it gives is dropped after that.
+/// The time that `call` takes, in microseconds.
 fn micros<T>(call: impl FnOnce() -> T) -> f64 {
-    let start = Instant::now();
-    let value = black_box(call());
-    let took = start.elapsed().as_secs_f64() * 1e6;
-    drop(value);
-    took
-}
-
-fn best(times: impl Iterator<Item = f64>) -> f64 {
-    times.fold(f64::INFINITY, f64::min)
+    seconds(call) * 1e6
 }
 
 fn measure_size(size: usize, broken: bool) -> Size {
@@ -167,13 +157,12 @@ fn one_more(crowd: &mut Crowd, broken: bool) -> (f64, f64) {
         }
     }
     times
-        .iter_mut()
+        .into_iter()
         .fold((0.0, 0.0), |worst: (f64, f64), times| {
-            times.sort_by(f64::total_cmp);
-            let at = |per_mille| percentile(times, per_mille).unwrap_or(f64::NAN);
             // A figure that is missing is worse than any.
             let worse = |a: f64, b: f64| if b.is_nan() { b } else { a.max(b) };
-            (worse(worst.0, at(500)), worse(worst.1, at(950)))
+            let middle = worse(worst.0, at(50, times.clone()));
+            (middle, worse(worst.1, at(95, times)))
         })
 }
 
