@@ -7,10 +7,7 @@ use crate::{
     event::Tip,
     ids::{Blob, ConversationId, ServerId},
     limits::ANTI_ENTROPY_MS,
-    link::{
-        frame::{Frame, Offer, Range},
-        outbox::Outbox,
-    },
+    link::frame::{Frame, Offer, Range},
     time::Timestamp,
 };
 
@@ -200,11 +197,12 @@ impl Link {
             return out.push(Output::Offered(conversation, offer));
         };
         // The peer pushes its own chain itself once it knows where this server stands; if that
-        // forked, the branch that stands.
+        // forked, the branch that stands. Where its last member is gone it is not told that: what it
+        // wrote before it knew of it is asked for.
         let pushes = self
             .outboxes
             .get(&conversation)
-            .is_some_and(Outbox::is_open);
+            .is_some_and(|outbox| outbox.is_open() && outbox.until.is_none());
         let pushed = own_end(theirs, &self.peer).map(|tip| tip.id);
         let comes = |tip: &&Tip| pushes && Some(tip.id) == pushed;
         for tip in theirs.iter().filter(|tip| !comes(tip)) {

@@ -101,6 +101,17 @@ fn what_ended_a_peers_part_is_pushed_when_it_asks_and_tells_nothing_itself() {
 }
 
 #[test]
+fn what_a_peer_wrote_before_it_knew_that_its_part_ended_is_had_on_contact() {
+    let (mut a, mut b) = pair();
+    a.grow(5);
+    a.input(Input::LeftAt(C, Some(4)));
+    b.grow(3);
+    connect(&mut a, &mut b, None);
+    assert_eq!(a.chains[&server(2)].len(), 3);
+    assert_eq!(b.chains[&server(1)].len(), 5);
+}
+
+#[test]
 fn an_end_of_an_older_epoch_is_not_taken_for_an_end_of_the_own_chain() {
     let mut host = opened(1, 2);
     host.grow(3);
