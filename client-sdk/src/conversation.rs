@@ -2,12 +2,15 @@
 
 mod ownership;
 mod roles;
+mod voided;
+
+pub use voided::{Confirmed, Voided};
 
 use std::{fmt, sync::Arc};
 
 use comity_protocol::{
     event::{Act, Attachment, Content, SealedContent},
-    ids::{Blob, ConversationId, EventId, Salt, UserId},
+    ids::{Blob, ConversationId, EventId, Nonce, Salt, UserId},
     role::Role,
     session::{Member, Reply, Request, Summary},
 };
@@ -180,8 +183,20 @@ impl Conversation {
         act: Act,
         sealed: Option<SealedContent>,
     ) -> Result<Outgoing> {
+        self.queue_as(claims, act, sealed, Nonce::from_bytes(random::bytes()?))
+    }
+
+    /// Of a nonce the home server takes one event.
+    fn queue_as(
+        &self,
+        claims: Role,
+        act: Act,
+        sealed: Option<SealedContent>,
+        nonce: Nonce,
+    ) -> Result<Outgoing> {
         let content = sealed.map(|s| Blob(s.into_bytes()));
-        let ticket = self.client.shared().put(self.id, claims, act, content)?;
+        let shared = self.client.shared();
+        let ticket = shared.put(self.id, claims, act, content, nonce)?;
         Ok(Outgoing::new(self.client.clone(), ticket))
     }
 

@@ -63,7 +63,8 @@ pub enum Event {
     /// Something else about a line changed: its text came late, or expired.
     Changed(Message),
     /// An event is void: an act that overruled it was learned of. It stands in nobody's history.
-    /// Told of lines, and of edits, deletions and reactions too.
+    /// Told of lines, and of edits, deletions and reactions too; and of what was void when it came,
+    /// if an act of this user took it away: see [`Conversation::voided`].
     Vanished {
         /// Where.
         conversation: ConversationId,
@@ -87,6 +88,8 @@ pub enum Event {
     Left {
         /// Where.
         conversation: ConversationId,
+        /// The act that ended it and who signed it, where there is one that is known.
+        by: Option<Cause>,
     },
     /// The connection changed. Nothing is lost while it is down.
     Connection(ConnectionState),

@@ -7,6 +7,7 @@ mod lines;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use comity_protocol::{
+    authority::Cause,
     ids::{ConversationId, EventId},
     session::{Anchor, Change, Cursor, Item, Page, Place, Reply, Request, Summary},
 };
@@ -134,7 +135,7 @@ impl Intake {
                 });
             }
             Change::Conversation(summary) => self.conversation(*summary),
-            Change::Left { conversation } => self.left(conversation),
+            Change::Left { conversation, by } => self.left(conversation, by),
             Change::Delivery {
                 conversation,
                 event,
@@ -165,10 +166,10 @@ impl Intake {
         }
     }
 
-    fn left(&mut self, conversation: ConversationId) {
+    fn left(&mut self, conversation: ConversationId, by: Option<Cause>) {
         self.shared.notebook().left(conversation);
         self.reached.remove(&conversation);
-        self.shared.hub.publish(Event::Left { conversation });
+        self.shared.hub.publish(Event::Left { conversation, by });
     }
 
     /// Takes in one line: drops it if it was told in this version, else verifies and publishes it.
@@ -300,7 +301,7 @@ impl Intake {
             known.filter(|id| !listed.contains(id)).copied().collect()
         };
         for conversation in gone {
-            self.left(conversation);
+            self.left(conversation, None);
         }
         for (index, summary) in list.into_iter().enumerate() {
             let (conversation, newest) = (summary.conversation, summary.newest);

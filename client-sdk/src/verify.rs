@@ -163,7 +163,8 @@ pub(crate) async fn line(
     }
 }
 
-fn later(error: &Error) -> bool {
+/// Whether it may be had another time.
+pub(crate) fn later(error: &Error) -> bool {
     error.is_retryable() || matches!(error.kind(), ErrorKind::Closed | ErrorKind::Auth)
 }
 
@@ -231,7 +232,8 @@ async fn checked_edit(
     Ok((id, body(event.act.content(), &edited.content)?))
 }
 
-async fn signed(
+/// Checks an event by itself: its author's signature, and that the device is his.
+pub(crate) async fn signed(
     shared: &Shared,
     conversation: ConversationId,
     raw: &RawEvent,
@@ -254,7 +256,8 @@ async fn signed(
     Ok((id, event.clone()))
 }
 
-fn body(named: Option<ContentRef>, state: &ContentState) -> Result<Body> {
+/// What is left of the content that an event names.
+pub(crate) fn body(named: Option<ContentRef>, state: &ContentState) -> Result<Body> {
     match (named, state) {
         (Some(named), ContentState::Held(Blob(bytes))) => {
             let sealed =

@@ -132,6 +132,11 @@ impl HomeServer {
                 after,
                 limit,
             } => self.state(who, conversation, after, limit).await,
+            Request::Voided {
+                conversation,
+                after,
+                limit,
+            } => self.voided(who, conversation, after, limit).await,
             Request::Identity { user } => self.identity(user).await,
             Request::Lookup { address } => self.lookup(&address).await,
             Request::Grantee { conversation, user } => self.grantee(who, conversation, user).await,

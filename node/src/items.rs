@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use comity_protocol::{
     authority::Sight,
     commit::UnverifiedCommit,
-    event::{RawEvent, SealedContent},
+    event::{Act, RawEvent, SealedContent, SignedEvent},
     ids::{Blob, ConversationId, EventId, ServerId, UserId},
     link::Offer,
     role::Role,
-    session::{Change, ContentState, Edited, Item, Place, Reaction, Summary},
+    session::{Change, ContentState, Edited, Item, Place, Reaction, Summary, VoidItem},
 };
 use comity_storage::{ContentAt, ContentError, Direction, ReadError, StoredRecord};
 
@@ -200,12 +200,15 @@ impl<'a> Items<'a> {
         &mut self,
         conversation: ConversationId,
         entry: &LogRow,
+        reader: &UserId,
         sight: &Sight,
     ) -> Result<Option<Change>, ReadError> {
-        if entry.kind == LogKind::Vanished {
+        if matches!(entry.kind, LogKind::Vanished | LogKind::Voided) {
             let row = self.rows.event(&entry.event)?;
             let (reason, by) = row.map(|row| (row.void, row.void_by)).unwrap_or_default();
-            return Ok(Some(Change::Vanished {
+            let his = by.is_some_and(|by| by.author == *reader);
+            let told = entry.kind == LogKind::Vanished || his;
+            return Ok(told.then(|| Change::Vanished {
                 conversation,
                 event: entry.event,
                 reason: reason.unwrap_or_default(),
@@ -231,6 +234,42 @@ impl<'a> Items<'a> {
         Ok(item.map(|item| match entry.kind {
             LogKind::Appeared | LogKind::Stands => Change::Appeared { conversation, item },
             _ => Change::Changed { conversation, item },
+        }))
+    }
+
+    /// An event that an act took away, for who did that; none for one of his own.
+    pub(crate) fn void_item(
+        &mut self,
+        event: &EventId,
+        reader: &UserId,
+        sight: &Sight,
+    ) -> Result<Option<VoidItem>, ReadError> {
+        let Some(row) = self.rows.event(event)? else {
+            return Ok(None);
+        };
+        let (Some(reason), Some(by)) = (row.void, row.void_by) else {
+            return Ok(None);
+        };
+        let Some((raw, content, _)) = self.event(row.record, row.at, row.slot) else {
+            return Ok(None);
+        };
+        let signed = SignedEvent::from_trusted(raw.clone()).ok();
+        let Some(signed) = signed.filter(|signed| signed.event().author != *reader) else {
+            return Ok(None);
+        };
+        // Nothing else can be said again under another's name.
+        let is_value = matches!(signed.event().act, Act::State { .. });
+        let content = match content {
+            ContentState::None => ContentState::None,
+            content if is_value && sight.sees(row.place) => content,
+            _ => ContentState::Withheld,
+        };
+        Ok(Some(VoidItem {
+            place: row.place,
+            event: raw,
+            content,
+            reason,
+            by: by.event,
         }))
     }
 

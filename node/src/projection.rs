@@ -41,7 +41,7 @@ pub(crate) struct HomeProjection {
 }
 
 impl Projection for HomeProjection {
-    const FORMAT: u32 = 8;
+    const FORMAT: u32 = 9;
 
     fn apply(&mut self, number: u64, record: RecordView<'_>, tx: &mut Tx<'_>) {
         let applied = match record.kind {
@@ -160,6 +160,7 @@ impl HomeProjection {
                         role: change.role,
                         since: number,
                         joined,
+                        by: change.by,
                     }),
                 );
             }
@@ -406,8 +407,9 @@ fn event(log: &mut ChangeLog, place: Place, entry: &EventEntry, late: bool, tx: 
         if !replaces {
             return;
         }
+        log.unlist(&row, tx);
     }
-    let row = EventRow {
+    let mut row = EventRow {
         conversation: log.conversation,
         place,
         record: log.number,
@@ -416,9 +418,13 @@ fn event(log: &mut ChangeLog, place: Place, entry: &EventEntry, late: bool, tx: 
         shown: entry.shown,
         void: entry.void.clone(),
         folded: entry.folded,
-        void_by: None,
+        void_by: entry.void_by,
         logged: before_logged,
     };
+    let by = entry.void_by.map(|by| by.author);
+    if by != Some(signed.event().author) && log.list(&id, &row, tx) {
+        log.without_line(LogKind::Voided, &id, &mut row, tx);
+    }
     if let Act::Policy {
         field: Field::KeepDays,
         ..
@@ -440,7 +446,7 @@ fn event(log: &mut ChangeLog, place: Place, entry: &EventEntry, late: bool, tx: 
             late,
             folded: entry.folded,
             marks: Marks::default(),
-            logged: (0, 0),
+            logged: before_logged.unwrap_or_default(),
         };
         log.write(LogKind::Appeared, place, line, tx);
     }

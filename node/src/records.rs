@@ -107,6 +107,9 @@ pub(crate) struct EventEntry {
     /// The reason's code, if void.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) void: Option<String>,
+    /// The act that took it away before it came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) void_by: Option<Cause>,
     /// Beyond the policy `rate`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) folded: bool,
@@ -138,6 +141,9 @@ pub(crate) struct MemberChange {
     pub(crate) user: UserId,
     pub(crate) role: Role,
     pub(crate) home: ServerId,
+    /// The act that ended the membership.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) by: Option<Cause>,
 }
 
 /// A commit and what it changed here.

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, ops::Bound};
 
 use comity_protocol::{
-    authority::Cause,
+    authority::{Cause, Reason},
     commit::RootRef,
     encoding,
     event::Tip,
@@ -56,7 +56,7 @@ pub(crate) struct EventRow {
     /// The act that took it away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) void_by: Option<Cause>,
-    /// Of an event without a line: key suffix of its newest entry in the change log.
+    /// Of an event that has no line, or none now: key suffix of its newest entry in the change log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) logged: Option<(u64, u16)>,
 }
@@ -86,6 +86,8 @@ pub(crate) enum LogKind {
     Vanished,
     /// It counts again: what is a line appears with that, and is logged so.
     Stands,
+    /// It was void when it came: told to who took it away only.
+    Voided,
 }
 
 /// An entry of a conversation's change log.
@@ -94,6 +96,14 @@ pub(crate) struct LogRow {
     pub(crate) kind: LogKind,
     pub(crate) event: EventId,
     pub(crate) place: Place,
+}
+
+/// Whether a void event is among what was taken away by an act, by its reason's code: the others
+/// never could have stood.
+pub(crate) fn is_taken_away(reason: &str) -> bool {
+    [Reason::Removed, Reason::GrantVoid]
+        .iter()
+        .any(|taken| taken.code() == reason)
 }
 
 /// A member.
@@ -114,6 +124,9 @@ pub(crate) struct UserRow {
     pub(crate) since: u64,
     /// Record in which the membership began.
     pub(crate) joined: u64,
+    /// The act that ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) by: Option<Cause>,
 }
 
 /// Keys.
@@ -175,6 +188,13 @@ pub(crate) mod key {
     }
     pub(crate) fn unreached(peer: &ServerId) -> Vec<u8> {
         [b"w", peer.as_bytes().as_slice()].concat()
+    }
+    /// What acts of a local user took away.
+    pub(crate) fn voided_of(conversation: &ConversationId, by: &UserId) -> Vec<u8> {
+        [b"b", conversation.as_bytes().as_slice(), by.as_bytes()].concat()
+    }
+    pub(crate) fn voided(conversation: &ConversationId, by: &UserId, place: &Place) -> Vec<u8> {
+        [&*voided_of(conversation, by), &place.to_key()].concat()
     }
     /// Conversations in which somebody set for how many days contents are kept.
     pub(crate) fn keeping(conversation: &ConversationId) -> Vec<u8> {
@@ -398,6 +418,29 @@ impl Rows {
         let parsed = rows
             .iter()
             .filter_map(|(key, bytes)| Some((Place::from_key(key.get(33..)?)?, parse(bytes)?)));
+        Ok(parsed.collect())
+    }
+
+    /// What acts of a local user took away, after a place.
+    pub(crate) fn voided(
+        &self,
+        conversation: &ConversationId,
+        by: &UserId,
+        after: Option<&Place>,
+        limit: usize,
+    ) -> Result<Vec<(Place, EventId)>, ReadError> {
+        let prefix = key::voided_of(conversation, by);
+        let low = after.map(|place| key::voided(conversation, by, place));
+        let low = low
+            .as_deref()
+            .map_or(Bound::Included(prefix.as_slice()), Bound::Excluded);
+        let high = [prefix.as_slice(), &[0xff; 43]].concat();
+        let rows = self
+            .0
+            .scan(low, Bound::Included(&high), Direction::Forward, limit)?;
+        let parsed = rows
+            .iter()
+            .filter_map(|(key, bytes)| Some((Place::from_key(key.get(65..)?)?, parse(bytes)?)));
         Ok(parsed.collect())
     }
 

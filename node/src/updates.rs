@@ -8,11 +8,11 @@ use std::{
 };
 
 use comity_protocol::{
-    authority::Sight,
+    authority::{Cause, Sight},
     ids::{ConversationId, UserId},
     limits::UPDATE_ITEMS_MAX,
     role::Role,
-    session::{Change, Code, ContentState, CursorState, Item, Reaction, WireError},
+    session::{Change, Code, ContentState, CursorState, Item, Reaction, VoidItem, WireError},
 };
 use comity_storage::ReadError;
 
@@ -185,7 +185,7 @@ impl SessionUpdates {
                     match entry {
                         Some(entry) => {
                             let sight = self.sight(conversation, &mut sights)?;
-                            items.change(*conversation, &entry, sight)?
+                            items.change(*conversation, &entry, &self.user, sight)?
                         }
                         None => None,
                     }
@@ -237,20 +237,28 @@ impl Updates for SessionUpdates {
     }
 }
 
-/// Bytes of an item in a frame, about.
-pub(crate) fn item_size(item: &Item) -> usize {
-    let content = |state: &ContentState| match state {
+fn content_size(state: &ContentState) -> usize {
+    match state {
         ContentState::Held(bytes) => bytes.0.len(),
         _ => 0,
-    };
+    }
+}
+
+/// Bytes of an item in a frame, about.
+pub(crate) fn item_size(item: &Item) -> usize {
     let edited = item
         .edited
         .as_ref()
-        .map_or(0, |e| e.event.event.0.len() + content(&e.content));
+        .map_or(0, |e| e.event.event.0.len() + content_size(&e.content));
     let reaction = |r: &Reaction| 48 + (r.users.len() + r.older.len()) * 34;
     let reactions: usize = item.reactions.iter().map(reaction).sum();
     let reactions = reactions + item.lost.len() * 34;
-    item.event.event.0.len() + content(&item.content) + edited + reactions + 200
+    item.event.event.0.len() + content_size(&item.content) + edited + reactions + 200
+}
+
+/// The same of one that was taken away.
+pub(crate) fn void_item_size(item: &VoidItem) -> usize {
+    item.event.event.0.len() + content_size(&item.content) + 200
 }
 
 pub(crate) fn size(change: &Change) -> usize {
@@ -280,8 +288,9 @@ struct Cursor {
     end: u64,
     /// Announce the conversation when this record is reached.
     announce: Option<u64>,
-    /// Say that the reader left at the end.
+    /// Say that the reader left at the end, and what ended it.
     left: bool,
+    ended_by: Option<Cause>,
     entries: VecDeque<(u64, u16, LogRow)>,
     sight: Sight,
 }
@@ -318,7 +327,8 @@ impl CatchUp {
             }
             if index == u16::MAX {
                 // The mark behind a conversation's last entry.
-                out.extend(cursor.left.then_some(Change::Left { conversation }));
+                let by = cursor.ended_by;
+                out.extend(cursor.left.then_some(Change::Left { conversation, by }));
                 continue;
             }
             let is_front = |front: &&(u64, u16, LogRow)| (front.0, front.1) == (record, index);
@@ -327,7 +337,7 @@ impl CatchUp {
                 continue;
             }
             if let Some((_, _, entry)) = cursor.entries.pop_front() {
-                out.extend(items.change(conversation, &entry, &cursor.sight)?);
+                out.extend(items.change(conversation, &entry, user, &cursor.sight)?);
             }
             Self::advance(&mut self.heads, rows, cursor, at)?;
         }
@@ -350,6 +360,7 @@ impl CatchUp {
                 end: if left { row.since } else { self.to },
                 announce: (!left && row.since > position).then_some(row.since),
                 left,
+                ended_by: row.by,
                 entries: VecDeque::new(),
                 sight: rows.sight(&conversation, user)?,
             };

@@ -18,4 +18,5 @@ mod it {
     mod resume;
     mod sight;
     mod stewards;
+    mod voided;
 }

@@ -8,6 +8,7 @@
 //! What a root record settled comes in where `Authority::decide` begins: a settled event's verdict is
 //! that of the record's past, for ever.
 
+mod cause;
 mod direct;
 mod judge;
 mod members;
@@ -16,6 +17,7 @@ mod settle;
 mod sight;
 mod table;
 
+pub use cause::Cause;
 pub use members::Member;
 pub use settle::RecordOutcome;
 pub use sight::{SWITCHES_MAX, Sight, Span, Switch};
@@ -33,7 +35,6 @@ use crate::{
     role::Role,
     root::Genesis,
 };
-use serde::{Deserialize, Serialize};
 use settle::Record;
 use table::{ANYONE, Act, ActIx, Entry, EntryIx, Kind, Subject, SubjectIx};
 
@@ -163,16 +164,6 @@ impl Verdict {
     pub const fn stands(self) -> bool {
         matches!(self, Self::Stands)
     }
-}
-
-/// The act that took an event away.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Cause {
-    /// The act.
-    pub event: EventId,
-    /// Who signed it.
-    pub author: UserId,
 }
 
 /// An earlier event whose verdict is now another.
@@ -608,17 +599,6 @@ impl Authority {
             .map_or(Verdict::Waits(Awaited::Event), |ix| {
                 self.entries[ix.0 as usize].verdict
             })
-    }
-
-    /// The act that made an appearance void, where one did: it is named to the author.
-    #[must_use]
-    pub fn cause(&self, graph: &Graph, at: Appearance) -> Option<Cause> {
-        let act = self.act(self.cause_of(graph, self.entry_at(at)?)?);
-        let author = self.entries[act.entry?.0 as usize].author;
-        Some(Cause {
-            event: act.event,
-            author: self.subjects[author.0 as usize].id?,
-        })
     }
 
     /// The appearance of an event that is shown: of the standing ones the first in the order.

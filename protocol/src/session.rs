@@ -20,7 +20,7 @@ pub use request::{
     Accepted, Anchor, Challenge, ClientFrame, Cursor, Grantee, Hello, LookedUp, Member, NextRoot,
     Page, Reply, Request, ServerFrame, StateField, Welcome, session_message,
 };
-pub use update::{Change, ContentState, Edited, Item, Reaction, Summary};
+pub use update::{Change, ContentState, Edited, Item, Reaction, Summary, VoidItem};
 
 /// ALPN of client connections over QUIC.
 pub const ALPN: &[u8] = b"comity/1";

@@ -4,8 +4,9 @@ use std::{future::Future, io::Write, time::SystemTime};
 
 use anyhow::{Context, Result, bail};
 use comity_sdk::{
-    Act, Client, ConnectionState, Conversation, ConversationId, Draft, Error, Event, EventId,
-    Events, Grant, Member, Message, Outgoing, Role, SendState, Target, Timestamp, UserId,
+    Act, Client, Confirmed, ConnectionState, Conversation, ConversationId, Draft, Error, Event,
+    EventId, Events, Grant, Member, Message, Outgoing, Role, SendState, Target, Timestamp, UserId,
+    Voided,
 };
 use tokio::{sync::mpsc, task::JoinHandle, time};
 
@@ -39,6 +40,8 @@ enum Outcome {
     },
     Lines(Vec<Message>),
     Members(Conversation, Vec<Member>),
+    Voided(Conversation, Vec<Voided>),
+    Confirmed(Conversation, Vec<(Voided, Confirmed)>),
     Sent(Outgoing, &'static str),
 }
 
@@ -52,6 +55,8 @@ pub(crate) struct App {
     names: Names,
     state: Option<String>,
     failed: bool,
+    /// The own act of which it was told last that it took something away.
+    took_away: Option<EventId>,
     /// Acceptances of what was sent, each from a task that waits for one.
     accepted: mpsc::Receiver<EventId>,
     on_accepted: mpsc::Sender<EventId>,
@@ -84,6 +89,7 @@ impl App {
             names: Names::default(),
             state: None,
             failed: false,
+            took_away: None,
         }
     }
 
@@ -271,6 +277,17 @@ impl App {
                     let members = room.members().await?;
                     return Ok(Outcome::Members(room, members));
                 }
+                Command::Voided => {
+                    let voided = room.voided().await?;
+                    return Ok(Outcome::Voided(room, voided));
+                }
+                Command::Confirm => {
+                    let mut voided = room.voided().await?;
+                    voided.retain(Voided::can_be_confirmed);
+                    let confirmed = room.confirm(&voided).await;
+                    let confirmed = voided.into_iter().zip(confirmed).collect();
+                    return Ok(Outcome::Confirmed(room, confirmed));
+                }
                 Command::Owner(user) => {
                     room.transfer_ownership(user).await?;
                     return Ok(Outcome::Done("done: you are an admin now"));
@@ -375,6 +392,27 @@ impl App {
                     say(&format!("  {:<9}  {name}", member.role.to_string()));
                 }
             }
+            Outcome::Voided(conversation, voided) => {
+                if voided.is_empty() {
+                    say("nothing: no act of yours took anything away from others");
+                }
+                for act in &voided {
+                    self.voided(&conversation, act, "").await;
+                }
+                if voided.iter().any(Voided::can_be_confirmed) {
+                    say("/confirm says what others can say again under your name");
+                }
+            }
+            Outcome::Confirmed(conversation, confirmed) => {
+                if confirmed.is_empty() {
+                    say("nothing to confirm");
+                }
+                for (act, outcome) in &confirmed {
+                    let became = render::confirmed(outcome);
+                    self.voided(&conversation, act, &format!(": {became}"))
+                        .await;
+                }
+            }
             Outcome::Sent(outgoing, what) => self.sent(&outgoing, what),
         }
     }
@@ -405,6 +443,12 @@ impl App {
             SendState::Pending => say(&format!("   … #{number}{what}")),
             _ => {}
         }
+    }
+
+    async fn voided(&mut self, conversation: &Conversation, act: &Voided, became: &str) {
+        self.learn_names(conversation.id(), act.author()).await;
+        let line = render::voided(conversation.id(), act, &self.names, &self.numbers);
+        say(&format!("  {line}{became}"));
     }
 
     async fn lines(&mut self, messages: &[Message]) {
@@ -486,8 +530,21 @@ impl App {
             Event::Reacted(m) => self.line(&m, "reactions: ").await,
             Event::Changed(m) => self.line(&m, "changed: ").await,
             Event::Vanished {
-                event, reason, by, ..
+                conversation,
+                event,
+                reason,
+                by,
             } => {
+                let own = by.filter(|by| by.author == self.client.user());
+                // One removal may take away a thousand things.
+                if let Some(by) = own
+                    && self.took_away.replace(by.event) != Some(by.event)
+                {
+                    let elsewhere = self.elsewhere(conversation);
+                    say(&format!(
+                        "-- {elsewhere}your act took away what others did: /voided lists it"
+                    ));
+                }
                 if let Some(number) = self.numbers.known(&event) {
                     say(&format!(
                         "-- #{number} was overruled ({}{}) and is gone",
@@ -503,10 +560,13 @@ impl App {
             Event::ConversationUpdated(conversation) if self.state.is_some() => {
                 say(&format!("-- {}", self.title(&conversation)));
             }
-            Event::Left { conversation } => {
+            Event::Left { conversation, by } => {
+                let by = by.filter(|by| by.author != self.client.user());
+                let by = by.map(|by| self.names.of(conversation, by.author));
                 say(&format!(
-                    "-- you are no longer in {}",
-                    short(&conversation.to_string())
+                    "-- you are no longer in {}{}",
+                    short(&conversation.to_string()),
+                    by.map_or_else(String::new, |by| format!(", by an act of {by}"))
                 ));
                 self.open.take_if(|open| open.id() == conversation);
             }

@@ -17,6 +17,8 @@ Type a line to send it to the open conversation. Begin it with // to send a line
   /remove USER               remove; may come back
   /ban USER    /unban USER   keep out, or allow again
   /door open|close           let everybody in who knows the id
+  /voided                    what your removals took away from others
+  /confirm                   say all of that again under your name
   /owner USER                make a member the owner; you become an admin
   /stewards                  name the usual servers that witness who owns it
   /title TEXT  /topic TEXT   name it
@@ -52,6 +54,8 @@ pub(crate) enum Command {
     Ban(String),
     Unban(String),
     Door(bool),
+    Voided,
+    Confirm,
     Owner(String),
     Stewards,
     Title(String),
@@ -134,6 +138,8 @@ pub(crate) fn parse(line: &str) -> Result<Command, String> {
             "close" => Command::Door(false),
             _ => return Err("/door open, or /door close".to_owned()),
         },
+        "voided" => Command::Voided,
+        "confirm" => Command::Confirm,
         "owner" => Command::Owner(need("an address")?),
         "stewards" => Command::Stewards,
         "title" => Command::Title(need("a text")?),
@@ -250,7 +256,7 @@ mod tests {
         let words = [
             "list", "open", "create", "direct", "invite", "leave", "members", "reply", "edit",
             "delete", "react", "history", "who", "quit", "join", "role", "remove", "ban", "unban",
-            "door", "title", "topic", "name", "me", "owner", "stewards",
+            "door", "title", "topic", "name", "me", "owner", "stewards", "voided", "confirm",
         ];
         for word in words {
             assert!(HELP.contains(&format!("/{word}")), "{word}");

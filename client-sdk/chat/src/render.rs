@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use comity_sdk::{
-    Act, Body, Conversation, ConversationId, EventId, Field, Member, Message, Role, Target,
-    Timestamp, UserId,
+    Act, Body, Confirmed, Conversation, ConversationId, EventId, Field, Member, Message, Role,
+    Target, Timestamp, UserId, Voided,
 };
 
 use crate::text::{safe, safe_lines};
@@ -181,7 +181,10 @@ pub(crate) fn line(
     });
     let head = format!("#{number} {}", clock(message.time(), now));
     if !message.is_message() {
-        return format!("{head} -- {author} {}", act(message, &name, numbers));
+        return format!(
+            "{head} -- {author} {}",
+            act(message.act(), message.text(), &name, numbers)
+        );
     }
     let mut marks = String::new();
     for answered in message.reply_to() {
@@ -219,12 +222,47 @@ pub(crate) fn line(
     }
 }
 
-fn act(message: &Message, name: &impl Fn(UserId) -> String, numbers: &Numbers) -> String {
+/// What somebody did that is void now.
+pub(crate) fn voided(
+    conversation: ConversationId,
+    voided: &Voided,
+    names: &Names,
+    numbers: &Numbers,
+) -> String {
+    let name = |user| names.of(conversation, user);
+    let text = match voided.body() {
+        Body::Held(content) => content.text.as_str(),
+        _ => "",
+    };
+    let did = match voided.act() {
+        Act::Message { .. } => "wrote something".to_owned(),
+        act_done => act(act_done, text, &name, numbers),
+    };
+    format!(
+        "{} {did} ({})",
+        name(voided.author()),
+        safe(voided.reason())
+    )
+}
+
+/// What became of it.
+pub(crate) fn confirmed(outcome: &Confirmed) -> String {
+    match outcome {
+        Confirmed::Accepted(_) => "said again".to_owned(),
+        Confirmed::Already => "is so already".to_owned(),
+        Confirmed::Overtaken => "a later one says otherwise".to_owned(),
+        Confirmed::NotForOthers => "nobody else can say it".to_owned(),
+        Confirmed::Refused(error) => safe(&error.chain()),
+        _ => "?".to_owned(),
+    }
+}
+
+fn act(did: &Act, text: &str, name: &impl Fn(UserId) -> String, numbers: &Numbers) -> String {
     let target = |event: &EventId| {
         let number = numbers.known(event);
         number.map_or_else(|| "an earlier line".to_owned(), |n| format!("#{n}"))
     };
-    match message.act() {
+    match did {
         Act::Grant(grant) => match (&grant.target, grant.role, grant.ban) {
             (Target::Anyone, Role::None, _) => "closed the door".to_owned(),
             (Target::Anyone, role, _) => format!("lets everybody in as {role}"),
@@ -245,7 +283,7 @@ fn act(message: &Message, name: &impl Fn(UserId) -> String, numbers: &Numbers) -
                 target(event)
             )
         }
-        Act::State { field, .. } => match message.text() {
+        Act::State { field, .. } => match text {
             "" => format!("cleared the {}", safe(field)),
             text => format!("set the {} to {}", safe(field), safe(text)),
         },

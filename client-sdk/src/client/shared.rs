@@ -32,7 +32,6 @@ use crate::{
     intake::Jobs,
     limits::{CONVERSATIONS_KNOWN_MAX, LINES_REMEMBERED, REQUEST_MS},
     outbox::{Outbox, Ticket},
-    random,
     store::Notebook,
     verified::Verified,
     verify::Identities,
@@ -319,6 +318,7 @@ impl Shared {
         claims: Role,
         act: Act,
         content: Option<Blob>,
+        nonce: Nonce,
     ) -> Result<Arc<Ticket>> {
         if let Some(error) = self.end() {
             return Err(error);
@@ -331,7 +331,7 @@ impl Shared {
             conversation,
             author: self.me.user,
             device: self.me.key.public(),
-            nonce: Nonce::from_bytes(random::bytes()?),
+            nonce,
             claims,
             act,
             sent_at: clock::now(),

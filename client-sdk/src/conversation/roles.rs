@@ -19,10 +19,10 @@ use crate::{
     sending::Outgoing,
 };
 
-struct Subject {
+pub(super) struct Subject {
     user: UserId,
     home: ServerId,
-    grantee: Grantee,
+    pub(super) grantee: Grantee,
 }
 
 impl Conversation {
@@ -130,7 +130,7 @@ impl Conversation {
     ///
     /// The server's refusal, where the conversation is not known or has no open door.
     pub async fn join(&self) -> Result<Outgoing> {
-        let door = self.grantee(None).await?.role;
+        let door = self.door().await?;
         if door == Role::None {
             let text = "the conversation is not open to everybody";
             return Err(Error::new(ErrorKind::Forbidden, text));
@@ -163,7 +163,7 @@ impl Conversation {
         self.queue(Role::Admin, Act::Policy { field, value }, None)
     }
 
-    fn grant(&self, subject: &Subject, role: Role, ban: bool) -> Result<Outgoing> {
+    pub(super) fn grant(&self, subject: &Subject, role: Role, ban: bool) -> Result<Outgoing> {
         let Grantee {
             role: now,
             own_role: own,
@@ -202,7 +202,7 @@ impl Conversation {
         self.subject_at(user, home).await
     }
 
-    async fn subject_at(&self, user: UserId, home: Option<ServerId>) -> Result<Subject> {
+    pub(super) async fn subject_at(&self, user: UserId, home: Option<ServerId>) -> Result<Subject> {
         let grantee = self.grantee(Some(user)).await?;
         let Some(home) = grantee.home.or(home) else {
             let text = "the user's home server is not known here: name the user by address";
@@ -213,6 +213,11 @@ impl Conversation {
             home,
             grantee,
         })
+    }
+
+    /// The role that the open door gives; none: it is closed.
+    pub(super) async fn door(&self) -> Result<Role> {
+        Ok(self.grantee(None).await?.role)
     }
 
     async fn grantee(&self, user: Option<UserId>) -> Result<Grantee> {

@@ -342,7 +342,7 @@ async fn a_reset_tells_what_is_left_what_changed_and_what_could_not_be_read() {
         .await;
     assert!(matches!(next(&mut events).await, Event::Reset));
     assert!(
-        matches!(next(&mut events).await, Event::Left { conversation } if conversation == ROOM)
+        matches!(next(&mut events).await, Event::Left { conversation, .. } if conversation == ROOM)
     );
     assert!(
         matches!(next(&mut events).await, Event::Gap { conversation } if conversation == other)

@@ -24,7 +24,7 @@ use crate::{
         CommitRecord, ConversationRecord, EventEntry, ExpiredRecord, Marks, MemberChange,
         RootRecord, SUMMARY_FIELDS, Slot, StewardRecord, TwinsRow, kind, record,
     },
-    rows::LogKind,
+    rows::{LogKind, is_taken_away},
 };
 
 /// What the sessions of local users are told once the record is durable.
@@ -123,12 +123,26 @@ fn sights(me: &ServerId, changes: &Changes) -> Vec<(UserId, Vec<Span>)> {
     local.map(|s| (s.user, s.spans.clone())).collect()
 }
 
-const fn member(role: &RoleChange) -> MemberChange {
+fn member(role: &RoleChange) -> MemberChange {
     MemberChange {
         user: role.user,
         role: role.role,
         home: role.home,
+        by: None,
     }
+}
+
+fn members(changes: &Changes) -> Vec<MemberChange> {
+    let member = |role: &RoleChange| MemberChange {
+        by: ended_by(changes, &role.user),
+        ..member(role)
+    };
+    changes.roles.iter().map(member).collect()
+}
+
+fn ended_by(changes: &Changes, user: &UserId) -> Option<Cause> {
+    let ended = &mut changes.ended_by.iter();
+    ended.find(|(of, _)| of == user).map(|(_, by)| *by)
 }
 
 fn place(taken: &Taken, index: u16) -> Place {
@@ -198,7 +212,7 @@ fn root_record(
         moved: changes.moved.clone(),
         folded: changes.folded.clone(),
         erase: changes.erase.clone(),
-        members: changes.roles.iter().map(member).collect(),
+        members: members(changes),
         sights: sights(me, changes),
         history: changes.history.clone(),
         state: changes.state.clone(),
@@ -230,6 +244,7 @@ fn to_record(
         },
         shown: event.shown,
         void: event.void.map(str::to_owned),
+        void_by: event.void_by,
         folded: event.folded,
     };
     let events = taken.events.iter().map(&mut entry).collect();
@@ -247,7 +262,7 @@ fn to_record(
         moved: changes.moved.clone(),
         folded: changes.folded.clone(),
         erase: changes.erase.clone(),
-        members: changes.roles.iter().map(member).collect(),
+        members: members(changes),
         sights: sights(me, changes),
         history: changes.history.clone(),
         tips,
@@ -294,7 +309,25 @@ fn announcement(
             item: Box::new(item),
         }));
     }
-    announced(conversation, me, &taken.changes, users, common)
+    let mut told = announced(conversation, me, &taken.changes, users, common);
+    for event in &taken.events {
+        let (Some(reason), Some(by)) = (event.void, event.void_by) else {
+            continue;
+        };
+        if is_taken_away(reason) && by.author != event.event.event().author {
+            let change = Change::Vanished {
+                conversation,
+                event: event.event.id(),
+                reason: reason.to_owned(),
+                by: Some(by),
+            };
+            told.own
+                .entry(by.author)
+                .or_default()
+                .push(Live::Ready(change));
+        }
+    }
+    told
 }
 
 /// What changed of what was there before is told behind what is new.
@@ -339,7 +372,7 @@ fn announced(
     }
     Announcement {
         common: Arc::new(common),
-        own: roles_told(conversation, me, &changes.roles),
+        own: roles_told(conversation, me, changes),
         users,
     }
 }
@@ -347,14 +380,15 @@ fn announced(
 fn roles_told(
     conversation: ConversationId,
     me: &ServerId,
-    roles: &[RoleChange],
+    changes: &Changes,
 ) -> BTreeMap<UserId, Vec<Live>> {
     let mut own: BTreeMap<UserId, Vec<Live>> = BTreeMap::new();
-    for change in roles.iter().filter(|change| change.home == *me) {
+    for change in changes.roles.iter().filter(|change| change.home == *me) {
         own.entry(change.user)
             .or_default()
             .push(if change.role == Role::None {
-                Live::Ready(Change::Left { conversation })
+                let by = ended_by(changes, &change.user);
+                Live::Ready(Change::Left { conversation, by })
             } else {
                 Live::Summary(conversation)
             });

@@ -36,7 +36,7 @@ impl Transport {
     }
 }
 
-const KINDS: [&str; 17] = [
+const KINDS: [&str; 18] = [
     "begin",
     "hello",
     "ping",
@@ -54,6 +54,7 @@ const KINDS: [&str; 17] = [
     "state",
     "next_root",
     "sign_root",
+    "voided",
 ];
 
 const fn kind(request: &Request) -> usize {
@@ -75,6 +76,7 @@ const fn kind(request: &Request) -> usize {
         Request::State { .. } => 14,
         Request::NextRoot { .. } => 15,
         Request::SignRoot { .. } => 16,
+        Request::Voided { .. } => 17,
     }
 }
 

@@ -163,6 +163,38 @@ impl HomeServer {
             .ok_or_else(|| not_found("message"))
     }
 
+    pub(super) async fn voided(
+        &self,
+        who: Who,
+        conversation: ConversationId,
+        after: Option<Place>,
+        limit: u32,
+    ) -> Result<Reply, WireError> {
+        self.member_only(&conversation, &who.user)?;
+        let rows = self.0.engine.shared.rows.clone();
+        let limit = limit.clamp(1, PAGE_ITEMS_MAX) as usize;
+        self.read(move || {
+            let found = rows.voided(&conversation, &who.user, after.as_ref(), limit + 1)?;
+            let sight = rows.sight(&conversation, &who.user)?;
+            let mut reader = Items::new(&rows);
+            let (mut items, mut bytes, mut reached) = (Vec::new(), 0, None);
+            let (mut read, count) = (0, found.len());
+            for (place, event) in found.into_iter().take(limit) {
+                if bytes >= PAGE_BYTES {
+                    break;
+                }
+                (read, reached) = (read + 1, Some(place));
+                if let Some(item) = reader.void_item(&event, &who.user, &sight)? {
+                    bytes += crate::updates::void_item_size(&item);
+                    items.push(item);
+                }
+            }
+            let next = reached.filter(|_| read < count);
+            Ok(Reply::Voided { items, next })
+        })
+        .await
+    }
+
     pub(super) async fn state(
         &self,
         who: Who,

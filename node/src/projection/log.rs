@@ -10,7 +10,7 @@ use comity_storage::Tx;
 use super::event_row;
 use crate::{
     records::Marks,
-    rows::{EventRow, LineRow, LogKind, LogRow, key, parse, value},
+    rows::{EventRow, LineRow, LogKind, LogRow, is_taken_away, key, parse, value},
 };
 
 /// Appends to a conversation's change log, keeping the latest entry an event.
@@ -91,10 +91,13 @@ impl ChangeLog {
         let Some(mut row) = event_row(event, tx) else {
             return;
         };
+        self.unlist(&row, tx);
         row.void = Some(reason.to_owned());
         row.void_by = by;
+        self.list(event, &row, tx);
         if let Some((place, line)) = self.line(event, tx).filter(|_| row.shown) {
-            self.append(LogKind::Vanished, place, *event, line.logged, tx);
+            row.logged = Some(line.logged);
+            self.without_line(LogKind::Vanished, event, &mut row, tx);
             tx.delete(&key::line(&self.conversation, &place));
         } else if !row.shown {
             self.without_line(LogKind::Vanished, event, &mut row, tx);
@@ -102,8 +105,27 @@ impl ChangeLog {
         tx.put(&key::event(event), &value(&row));
     }
 
+    /// Puts an event on the list of what a local user's acts took away. Gives whether it is on one.
+    pub(super) fn list(&self, event: &EventId, row: &EventRow, tx: &mut Tx<'_>) -> bool {
+        let taken = row.void.as_deref().is_some_and(is_taken_away);
+        let by = row.void_by.filter(|_| taken).map(|by| by.author);
+        let local = by.filter(|by| tx.get(&key::account_of(by)).is_some());
+        if let Some(by) = local {
+            let of = key::voided(&self.conversation, &by, &row.place);
+            tx.put(&of, &value(event));
+        }
+        local.is_some()
+    }
+
+    /// Takes it off again.
+    pub(super) fn unlist(&self, row: &EventRow, tx: &mut Tx<'_>) {
+        if let Some(by) = row.void_by {
+            tx.delete(&key::voided(&self.conversation, &by.author, &row.place));
+        }
+    }
+
     /// An entry of an event that has no line to keep the key of the entry before.
-    fn without_line(
+    pub(super) fn without_line(
         &mut self,
         kind: LogKind,
         event: &EventId,
@@ -121,7 +143,9 @@ impl ChangeLog {
             return;
         };
         let line = self.line(event, tx);
+        self.unlist(&row, tx);
         row.place = place;
+        self.list(event, &row, tx);
         tx.put(&key::event(event), &value(&row));
         if let Some((before, line)) = line.filter(|(before, _)| *before != place) {
             tx.delete(&key::line(&self.conversation, &before));
@@ -133,6 +157,7 @@ impl ChangeLog {
         let Some(mut row) = event_row(event, tx) else {
             return;
         };
+        self.unlist(&row, tx);
         (row.void, row.void_by) = (None, None);
         if !row.shown {
             self.without_line(LogKind::Stands, event, &mut row, tx);
@@ -147,7 +172,7 @@ impl ChangeLog {
                 late: true,
                 folded: row.folded,
                 marks,
-                logged: (0, 0),
+                logged: row.logged.unwrap_or_default(),
             };
             self.write(LogKind::Appeared, row.place, line, tx);
         }

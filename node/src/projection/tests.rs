@@ -92,6 +92,7 @@ fn posted(shown: bool, by: Cause, marks: &Marks) -> Posted {
             slot: Slot::Gone,
             shown,
             void: None,
+            void_by: None,
             folded: false,
         }],
         ..plain.clone()
@@ -159,7 +160,7 @@ fn of_an_event_without_a_line_the_log_has_the_latest_and_its_row_who_took_it_awa
         .unwrap();
     let [first, taken_away, given_back] = &posted.commits;
     submit(kind::COMMIT, first).unwrap();
-    let everyone = Sight::everything();
+    let (reader, everyone) = (UserId::from_bytes([2; 32]), Sight::everything());
     for _ in 0..3 {
         for (record, by) in [(taken_away, Some(cause())), (given_back, None)] {
             submit(kind::COMMIT, record).unwrap();
@@ -169,7 +170,7 @@ fn of_an_event_without_a_line_the_log_has_the_latest_and_its_row_who_took_it_awa
             let log = log.unwrap();
             assert_eq!(log.len(), 1, "the latest alone: {log:?}");
             let mut items = Items::new(&rows);
-            let told = items.change(posted.conversation, &log[0].2, &everyone);
+            let told = items.change(posted.conversation, &log[0].2, &reader, &everyone);
             let (conversation, event) = (posted.conversation, posted.event);
             let expected = match by {
                 Some(_) => Change::Vanished {
@@ -186,4 +187,89 @@ fn of_an_event_without_a_line_the_log_has_the_latest_and_its_row_who_took_it_awa
             assert_eq!(told.unwrap(), Some(expected));
         }
     }
+}
+
+fn local(user: UserId) -> AccountRecord {
+    AccountRecord {
+        user,
+        handle: "somebody".to_owned(),
+        password: None,
+        created_at: Timestamp(1),
+    }
+}
+
+/// The list of who took things away, and the change log as this reader is told.
+fn seen_by(
+    rows: &Rows,
+    posted: &Posted,
+    reader: UserId,
+) -> (Vec<(Place, EventId)>, Vec<Option<Change>>) {
+    let list = rows.voided(&posted.conversation, &reader, None, 10);
+    let log = rows.log(&posted.conversation, (0, 0), u64::MAX, 10);
+    let (mut items, everyone) = (Items::new(rows), Sight::everything());
+    let told = log.unwrap().into_iter().map(|(_, _, entry)| {
+        let told = items.change(posted.conversation, &entry, &reader, &everyone);
+        told.unwrap()
+    });
+    (list.unwrap(), told.collect())
+}
+
+#[test]
+fn what_is_void_when_it_comes_is_listed_for_who_took_it_away_and_told_to_nobody_else() {
+    for shown in [false, true] {
+        let (dir, posted) = (
+            tempfile::tempdir().unwrap(),
+            posted(shown, cause(), &Marks::default()),
+        );
+        let (storage, rows) = opened(&dir);
+        let submit = |kind, body| storage.submit_and_wait(vec![record(kind, body, vec![])]);
+        let account = record(kind::ACCOUNT, &local(cause().author), vec![]);
+        let known = record(kind::CONVERSATION, &posted.known, vec![]);
+        storage.submit_and_wait(vec![account, known]).unwrap();
+        let mut late = posted.commits[0].clone();
+        late.events[0].void = Some("removed".to_owned());
+        late.events[0].void_by = Some(cause());
+        submit(kind::COMMIT, &late).unwrap();
+        let vanished = Change::Vanished {
+            conversation: posted.conversation,
+            event: posted.event,
+            reason: "removed".to_owned(),
+            by: Some(cause()),
+        };
+        let (list, told) = seen_by(&rows, &posted, cause().author);
+        assert_eq!(list, [(posted.place, posted.event)]);
+        assert_eq!(told, [Some(vanished.clone())]);
+        let (list, told) = seen_by(&rows, &posted, UserId::from_bytes([2; 32]));
+        assert_eq!((list, told), (vec![], vec![None]));
+        for _ in 0..2 {
+            submit(kind::COMMIT, &posted.commits[2]).unwrap();
+            let (list, told) = seen_by(&rows, &posted, cause().author);
+            assert_eq!((list.len(), told.len()), (0, 1), "{told:?}");
+            assert!(told[0].is_some() && told[0] != Some(vanished.clone()));
+            submit(kind::COMMIT, &posted.commits[1]).unwrap();
+            let (list, told) = seen_by(&rows, &posted, cause().author);
+            assert_eq!(list, [(posted.place, posted.event)]);
+            assert_eq!(told, [Some(vanished.clone())]);
+        }
+    }
+}
+
+#[test]
+fn what_no_act_of_a_local_user_took_away_is_on_no_list() {
+    let stranger = posted(true, cause(), &Marks::default());
+    let dir = tempfile::tempdir().unwrap();
+    let (storage, rows) = opened(&dir);
+    let submit = |kind, body| storage.submit_and_wait(vec![record(kind, body, vec![])]);
+    let known = record(kind::CONVERSATION, &stranger.known, vec![]);
+    storage.submit_and_wait(vec![known]).unwrap();
+    submit(kind::COMMIT, &stranger.commits[0]).unwrap();
+    submit(kind::COMMIT, &stranger.commits[1]).unwrap();
+    assert_eq!(seen_by(&rows, &stranger, cause().author).0, []);
+    let account = record(kind::ACCOUNT, &local(cause().author), vec![]);
+    storage.submit_and_wait(vec![account]).unwrap();
+    submit(kind::COMMIT, &stranger.commits[2]).unwrap();
+    let mut outranked = stranger.commits[1].clone();
+    outranked.void[0].1 = "outranked".to_owned();
+    submit(kind::COMMIT, &outranked).unwrap();
+    assert_eq!(seen_by(&rows, &stranger, cause().author).0, []);
 }

@@ -20,7 +20,7 @@ async fn after_leaving_nothing_is_told_and_the_conversation_is_not_there() {
     assert_eq!(b.line(conversation).await.1, "hello");
     b.leave(conversation).await;
     b.change(|c| {
-        matches!(c, Change::Left { conversation: of } if *of == conversation).then_some(())
+        matches!(c, Change::Left { conversation: of, .. } if *of == conversation).then_some(())
     })
     .await;
     let cursor = b.cursor.clone();
@@ -67,7 +67,7 @@ async fn a_removed_user_is_told_so_and_comes_back_by_another_invitation() {
         while a.line(conversation).await.1 != answer {}
         a.grant(conversation, bob.user, Role::None).await.unwrap();
         b.change(|c| {
-            matches!(c, Change::Left { conversation: of } if *of == conversation).then_some(())
+            matches!(c, Change::Left { conversation: of, .. } if *of == conversation).then_some(())
         })
         .await;
         let page = b.page(conversation, Anchor::Newest, 10).await;
@@ -105,7 +105,7 @@ async fn a_removal_reaches_a_server_that_was_down_also_when_the_remover_restarts
     net.up(1).await;
     let mut b = net.resume(&bob, Some(cursor)).await;
     b.change(|c| {
-        matches!(c, Change::Left { conversation: of } if *of == conversation).then_some(())
+        matches!(c, Change::Left { conversation: of, .. } if *of == conversation).then_some(())
     })
     .await;
     assert!(b.conversations().await.is_empty());

@@ -120,7 +120,7 @@ async fn membership_that_came_and_went_while_away_is_told_as_it_is() {
                 text_of(&item).map(|text| (conversation, text))
             }
             Change::Conversation(summary) => Some((summary.conversation, "announced".into())),
-            Change::Left { conversation } => Some((conversation, "left".into())),
+            Change::Left { conversation, .. } => Some((conversation, "left".into())),
             _ => None,
         };
         told.extend(entry);

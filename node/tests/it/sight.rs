@@ -32,8 +32,7 @@ async fn titles(client: &mut Client, room: ConversationId, title: &str) {
 }
 
 async fn left(client: &mut Client, room: ConversationId) {
-    let is =
-        |change: &Change| matches!(change, Change::Left { conversation } if *conversation == room);
+    let is = |change: &Change| matches!(change, Change::Left { conversation, .. } if *conversation == room);
     client.change(|change| is(change).then_some(())).await;
 }
 

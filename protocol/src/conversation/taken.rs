@@ -54,6 +54,8 @@ pub struct TakenEvent {
     pub slot: Slot,
     /// Code of why it does not count, if it does not.
     pub void: Option<&'static str>,
+    /// The act that took it away before it came, where one did.
+    pub void_by: Option<Cause>,
     /// It is a line of its own: everything but edits, deletions and reactions.
     pub shown: bool,
     /// A message beyond the policy `rate`: clients fold it, nobody is woken by it.
@@ -90,6 +92,8 @@ pub struct Changes {
     pub erase: Vec<EventId>,
     /// Roles that changed.
     pub roles: Vec<RoleChange>,
+    /// Users who are no members any more, and the act that ended it, where one did.
+    pub ended_by: Vec<(UserId, Cause)>,
     /// Homes that began or ceased to take part.
     pub homes: Homes,
     /// Users whose memberships may have begun or ended elsewhere.
@@ -197,6 +201,7 @@ impl Conversation {
             event: event.event,
             slot: event.slot,
             void: void_code(verdict),
+            void_by: void_code(verdict).and_then(|_| self.authority.cause(&self.graph, at)),
         });
         Taken {
             commit: bundle.commit,
@@ -240,6 +245,12 @@ impl Conversation {
                 None => stands_again.push(event),
             }
         }
+        let ended = roles.iter().filter(|change| change.now == Role::None);
+        let ended_by = ended.filter_map(|change| {
+            let by = self.authority.ended_by(&self.graph, &change.user)?;
+            Some((change.user, by))
+        });
+        let ended_by = ended_by.collect();
         let roles = roles.into_iter().map(|change| RoleChange {
             user: change.user,
             role: change.now,
@@ -264,6 +275,7 @@ impl Conversation {
             touched: changed.touched.into_iter().filter(is_shown).collect(),
             erase: changed.erase,
             roles: roles.collect(),
+            ended_by,
             sights: sights.collect(),
             history: history.then(|| self.authority.history_switches(&self.graph)),
             homes: Homes {

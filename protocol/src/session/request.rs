@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Change, Item, Place, Summary, WireError};
+use super::{Change, Item, Place, Summary, VoidItem, WireError};
 use crate::{
     commit::RootRef,
     event::{RawEvent, Tip},
@@ -157,6 +157,16 @@ pub enum Request {
         /// Which event.
         event: EventId,
     },
+    /// What acts of the asker took away, and what was void for it when it came.
+    Voided {
+        /// Where.
+        conversation: ConversationId,
+        /// Only what comes after this place.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<Place>,
+        /// At most this many, 500 at most.
+        limit: u32,
+    },
     /// The next root record as the owner wants it, for his device to sign.
     NextRoot {
         /// Where.
@@ -271,6 +281,14 @@ pub enum Reply {
         of: u32,
         /// Servers still waited for.
         waiting: Vec<ServerId>,
+    },
+    /// To `voided`.
+    Voided {
+        /// In order of their places.
+        items: Vec<VoidItem>,
+        /// Where reading stopped, for the next page; absent when nothing follows.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        next: Option<Place>,
     },
     /// To `next_root` and `sign_root`.
     NextRoot(NextRoot),

@@ -89,6 +89,22 @@ pub struct Item {
     pub folded: bool,
 }
 
+/// An event that an act of the reader took away.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct VoidItem {
+    /// Where it would be shown.
+    pub place: Place,
+    /// The event as its author signed it.
+    pub event: RawEvent,
+    /// Its content, if it is the value of a state field; everything else is withheld.
+    pub content: ContentState,
+    /// Why it does not count: a code of `spec/04-authority.md`, section 5.
+    pub reason: String,
+    /// The reader's act.
+    pub by: EventId,
+}
+
 /// A conversation in the list.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -135,7 +151,8 @@ pub enum Change {
         item: Box<Item>,
     },
     /// An event is void now: it stands in no member's history. Told of lines and of edits,
-    /// deletions and reactions alike, so that their author learns of it.
+    /// deletions and reactions alike, so that their author learns of it; and of what came after the
+    /// act that took it away to who did that.
     Vanished {
         /// Where.
         conversation: ConversationId,
@@ -160,6 +177,9 @@ pub enum Change {
     Left {
         /// Where.
         conversation: ConversationId,
+        /// The act that ended it, where one did; the reader's own if he left.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<Cause>,
     },
     /// An own event is durable on this many of the other servers taking part. Sent without a
     /// cursor of its own: it is a state, not history.

@@ -17,8 +17,8 @@ use comity_protocol::{
     session::{
         Accepted, Anchor, Challenge, Change, ClientFrame, Code, ContentState, Cursor, CursorState,
         CursorVerdict, Edited, FrameBuffer, Grantee, Hello, Item, LookedUp, Member, NextRoot, Page,
-        Place, Reaction, Reply, Request, ServerFrame, StateField, Summary, Welcome, WireError,
-        frame_bytes, session_message,
+        Place, Reaction, Reply, Request, ServerFrame, StateField, Summary, VoidItem, Welcome,
+        WireError, frame_bytes, session_message,
     },
     signing::{Domain, SecretKey, verify},
     time::{Hlc, Timestamp},
@@ -236,6 +236,11 @@ fn requests() -> Vec<Request> {
             conversation: CONVERSATION,
             root: root(),
         },
+        Request::Voided {
+            conversation: CONVERSATION,
+            after: Some(PLACE),
+            limit: 100,
+        },
     ]
 }
 
@@ -388,6 +393,16 @@ fn replies() -> Vec<Reply> {
             n: 1,
             id: RootId::from_bytes([6; 32]),
         })),
+        Reply::Voided {
+            items: vec![VoidItem {
+                place: PLACE,
+                event: plain_item().event,
+                content: ContentState::Withheld,
+                reason: "removed".to_owned(),
+                by: EVENT,
+            }],
+            next: Some(PLACE),
+        },
     ]
 }
 
@@ -416,7 +431,13 @@ fn changes() -> Vec<Change> {
             event: EVENT,
         },
         Change::Conversation(Box::new(summary())),
-        Change::Left { conversation },
+        Change::Left {
+            conversation,
+            by: Some(Cause {
+                event: EVENT,
+                author: USER,
+            }),
+        },
         Change::Delivery {
             conversation,
             event: EVENT,
@@ -606,7 +627,8 @@ fn every_form_of_frame_has_a_vector() {
         | Request::Grantee { .. }
         | Request::Delivery { .. }
         | Request::NextRoot { .. }
-        | Request::SignRoot { .. } => 17,
+        | Request::SignRoot { .. }
+        | Request::Voided { .. } => 18,
     };
     assert_eq!(requests.len(), request(&Request::Ping), "{requests:?}");
     let reply = |reply: &Reply| match reply {
@@ -624,7 +646,8 @@ fn every_form_of_frame_has_a_vector() {
         | Reply::LookedUp(_)
         | Reply::Grantee(_)
         | Reply::Delivery { .. }
-        | Reply::NextRoot(_) => 15,
+        | Reply::NextRoot(_)
+        | Reply::Voided { .. } => 16,
     };
     let frames = names(file.server.iter().map(|f| about_server(&f.json)).collect());
     let others = |frame: &ServerFrame| match frame {

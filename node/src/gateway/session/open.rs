@@ -203,6 +203,7 @@ impl<'a, H: Home> Requests<'a, H> {
             Request::Conversations { .. }
                 | Request::Members { .. }
                 | Request::History { .. }
+                | Request::Voided { .. }
                 | Request::State { .. }
                 | Request::Identity { .. }
         );

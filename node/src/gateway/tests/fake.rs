@@ -114,10 +114,22 @@ impl Updates for FakeUpdates {
             "endless" => {
                 let pulled = self.home.0.pulled.fetch_add(1, Relaxed);
                 assert!(pulled < ENDLESS_BATCHES, "pulled without bound");
-                vec![Change::Left { conversation }; ENDLESS_CHANGES]
+                vec![
+                    Change::Left {
+                        conversation,
+                        by: None
+                    };
+                    ENDLESS_CHANGES
+                ]
             }
             "one" if self.given == 0 => vec![Change::Gap { conversation }],
-            "huge" => vec![Change::Left { conversation }; SESSION_FRAME_BYTES_MAX / 40],
+            "huge" => vec![
+                Change::Left {
+                    conversation,
+                    by: None
+                };
+                SESSION_FRAME_BYTES_MAX / 40
+            ],
             "revocable" => {
                 self.home.0.revoke.notified().await;
                 return Err(WireError::new(Code::UnknownDevice, "revoked"));

@@ -267,6 +267,60 @@ fn cause_names_the_act_that_took_away() {
 }
 
 #[test]
+fn who_was_in_by_what_a_removal_took_away_is_told_the_removal() {
+    let mut room = Room::new();
+    // The admin's friend comes, and speaks, before anybody knows that the owner removed the admin.
+    let (_, invited) = room.does('A', Act::Grant(grant('F', 'f', Role::Member)));
+    let (said, _) = room.does('F', message());
+    assert!(room.verdict(said).stands());
+    assert_eq!(room.server.authority.role(&user('F')), Role::Member);
+    let apart = How {
+        seen: (1 << 4) - 1,
+        prev: room.world.newest_of(home('o')),
+        epoch: 0,
+        at_ms: NOW.0,
+    };
+    let remove = room.by('O', removal('A', vec![]));
+    let by = Cause {
+        event: remove.0,
+        author: user('O'),
+    };
+    let removed = room.world.commit(home('o'), &apart, vec![remove]);
+    room.server.take(&room.world, removed);
+    assert_eq!(room.verdict(said), Verdict::Void(Reason::GrantVoid));
+    let graph = &room.server.graph;
+    for event in [invited, graph.event(room_at(&room, said))] {
+        let at = graph.find_event(&event).next().unwrap();
+        assert_eq!(room.server.authority.cause(graph, at), Some(by));
+    }
+    let ended = |name| room.server.authority.ended_by(graph, &user(name));
+    assert_eq!((ended('F'), ended('A')), (Some(by), Some(by)));
+    assert_eq!(ended('S'), None, "nobody knows him");
+}
+
+fn room_at(room: &Room, commit: usize) -> crate::history::Appearance {
+    crate::history::Appearance {
+        node: room.server.nodes[commit].unwrap(),
+        index: 0,
+    }
+}
+
+#[test]
+fn whoever_leaves_ends_his_membership_himself() {
+    let mut room = Room::new();
+    let (_, left) = room.does('U', Act::Leave { cut: vec![] });
+    let ended = room
+        .server
+        .authority
+        .ended_by(&room.server.graph, &user('U'));
+    let by = Cause {
+        event: left,
+        author: user('U'),
+    };
+    assert_eq!(ended, Some(by));
+}
+
+#[test]
 fn cut_counts_from_when_the_commit_it_names_is_held() {
     let mut room = Room::new();
     let said = room.by('U', message());
