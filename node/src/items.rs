@@ -91,6 +91,7 @@ impl<'a> Items<'a> {
             Slot::Gone => ContentState::Gone,
             Slot::Expired => ContentState::Expired,
             Slot::Withheld => ContentState::Missing,
+            Slot::Later(record, at) => self.lost_content(record, at),
             Slot::Held(at) => match held.contents.get(usize::from(at)) {
                 Some(Some(bytes)) => ContentState::Held(Blob(bytes.clone())),
                 _ => self.lost_content(number, at),
@@ -99,7 +100,8 @@ impl<'a> Items<'a> {
         Some((entry.raw.clone(), content, held.origin))
     }
 
-    /// Erased since the row was read, or damaged, which is reported and asked of peers.
+    /// Erased since the row was read, come later than its event, or damaged, which is reported and
+    /// asked of peers.
     fn lost_content(&self, record: u64, index: u16) -> ContentState {
         match self.rows.0.content(ContentAt { record, index }) {
             Ok(bytes) => ContentState::Held(Blob(bytes)),

@@ -1,10 +1,7 @@
 //! Rows as a function of the log. Nothing here decides anything: what an event means was written
 //! into its record.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::Bound,
-};
+use std::collections::BTreeMap;
 
 use comity_protocol::{
     authority::{Cause, Span, Switch},
@@ -14,24 +11,22 @@ use comity_protocol::{
     role::Role,
     session::Place,
 };
-use comity_storage::{ContentAt, Direction, Projection, RecordView, Tx};
+use comity_storage::{Projection, RecordView, Tx};
 
 use crate::{
     records::{
-        self, AccountRecord, CommitRecord, ConversationRecord, EventEntry, ExpiredRecord,
-        IdentityRecord, Marks, MemberChange, OutboxRecord, RootRecord, SUMMARY_FIELDS, Slot,
-        StewardRecord, TokenRecord, UnreachedRecord, UnreadableRecord, kind,
+        self, AccountRecord, CommitRecord, ConversationRecord, EventEntry, IdentityRecord, Marks,
+        MemberChange, OutboxRecord, RootRecord, SUMMARY_FIELDS, Slot, StewardRecord, TokenRecord,
+        UnreachedRecord, UnreadableRecord, kind,
     },
     rows::{ConversationRow, EventRow, LineRow, LogKind, MemberRow, UserRow, key, parse, value},
 };
 
+mod contents;
 mod log;
 
+use contents::{contents, erase, expired, list_withheld, merged, set_slot};
 use log::ChangeLog;
-
-/// Copies of one event's content that an erasure looks for; each but the first came of damage, of a
-/// fork or of somebody who committed another's event.
-const COPIES_MAX: usize = 4_096;
 
 /// The projection of a home server.
 #[derive(Debug)]
@@ -41,7 +36,7 @@ pub(crate) struct HomeProjection {
 }
 
 impl Projection for HomeProjection {
-    const FORMAT: u32 = 9;
+    const FORMAT: u32 = 10;
 
     fn apply(&mut self, number: u64, record: RecordView<'_>, tx: &mut Tx<'_>) {
         let applied = match record.kind {
@@ -49,6 +44,7 @@ impl Projection for HomeProjection {
             kind::COMMIT => self.commit(number, record.body, tx),
             kind::ROOT => self.root(number, record.body, tx),
             kind::EXPIRED => records::read(number, record.body).map(|e| expired(number, &e, tx)),
+            kind::CONTENTS => records::read(number, record.body).map(|c| contents(number, &c, tx)),
             kind::IDENTITY => records::read(number, record.body).map(|identity: IdentityRecord| {
                 tx.put(&key::identity(&identity.user), &value(&identity.entries));
             }),
@@ -378,36 +374,21 @@ fn event(log: &mut ChangeLog, place: Place, entry: &EventEntry, late: bool, tx: 
     let before = event_row(&id, tx);
     let before_logged = before.as_ref().and_then(|row| row.logged);
     let mut slot = entry.slot;
-    if let Some(row) = before {
+    if let Some(row) = &before {
         if row.record == log.number {
             // Applied before the last savepoint was lost.
             return;
         }
         let replaces = row.void.is_some() && entry.void.is_none();
-        match (row.slot, entry.slot) {
-            // Both stay, the one for when damage takes the other; an erasure finds both.
-            (Slot::Held(old), Slot::Held(new)) => {
-                let (record, index) = if replaces {
-                    (row.record, old)
-                } else {
-                    (log.number, new)
-                };
-                tx.put(&key::copy(&id, ContentAt { record, index }), &[]);
-            }
-            // Erased before this copy came.
-            (erased @ (Slot::Gone | Slot::Expired), Slot::Held(index)) => {
-                tx.erase(ContentAt {
-                    record: log.number,
-                    index,
-                });
-                slot = erased;
-            }
-            _ => {}
-        }
+        slot = merged(&id, row, (log.number, slot), replaces, tx);
         if !replaces {
+            if slot != row.slot {
+                let mut row = row.clone();
+                set_slot(&id, &mut row, slot, tx);
+            }
             return;
         }
-        log.unlist(&row, tx);
+        log.unlist(row, tx);
     }
     let mut row = EventRow {
         conversation: log.conversation,
@@ -420,7 +401,9 @@ fn event(log: &mut ChangeLog, place: Place, entry: &EventEntry, late: bool, tx: 
         folded: entry.folded,
         void_by: entry.void_by,
         logged: before_logged,
+        withheld: before.and_then(|row| row.withheld),
     };
+    list_withheld(&mut row, place, tx);
     let by = entry.void_by.map(|by| by.author);
     if by != Some(signed.event().author) && log.list(&id, &row, tx) {
         log.without_line(LogKind::Voided, &id, &mut row, tx);
@@ -449,51 +432,6 @@ fn event(log: &mut ChangeLog, place: Place, entry: &EventEntry, late: bool, tx: 
             logged: before_logged.unwrap_or_default(),
         };
         log.write(LogKind::Appeared, place, line, tx);
-    }
-}
-
-/// Contents went because their days are over: their lines read otherwise.
-fn expired(number: u64, record: &ExpiredRecord, tx: &mut Tx<'_>) {
-    let mut log = ChangeLog {
-        conversation: record.conversation,
-        number,
-        next: 0,
-    };
-    let mut lines = BTreeSet::new();
-    for (event, line) in &record.events {
-        erase(event, Slot::Expired, tx);
-        lines.insert(line);
-    }
-    for line in lines {
-        log.mark(line, None, tx);
-    }
-}
-
-fn erase(event: &EventId, now: Slot, tx: &mut Tx<'_>) {
-    let Some(mut row) = event_row(event, tx) else {
-        return;
-    };
-    if let Slot::Held(index) = row.slot {
-        tx.erase(ContentAt {
-            record: row.record,
-            index,
-        });
-        let copies = key::copies(event);
-        let end = [copies.as_slice(), &[0xff; ContentAt::BYTES + 1]].concat();
-        let (low, high) = (Bound::Included(&*copies), Bound::Included(&*end));
-        for (copy, _) in tx.scan(low, high, Direction::Forward, COPIES_MAX) {
-            if let Some(at) = copy.get(copies.len()..).and_then(|at| at.try_into().ok()) {
-                tx.erase(ContentAt::from_bytes(at));
-            }
-            tx.delete(&copy);
-        }
-        row.slot = now;
-        tx.put(&key::event(event), &value(&row));
-        let line = key::line(&row.conversation, &row.place);
-        if let Some(mut shown) = tx.get(&line).and_then(|bytes| parse::<LineRow>(&bytes)) {
-            shown.slot = now;
-            tx.put(&line, &value(&shown));
-        }
     }
 }
 

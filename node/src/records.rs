@@ -41,6 +41,8 @@ pub(crate) mod kind {
     pub(crate) const UNREACHED: u8 = 9;
     /// An [`super::ExpiredRecord`].
     pub(crate) const EXPIRED: u8 = 10;
+    /// A [`super::ContentsRecord`].
+    pub(crate) const CONTENTS: u8 = 11;
 }
 
 /// State fields that a list of conversations shows.
@@ -94,6 +96,8 @@ pub(crate) enum Slot {
     Expired,
     /// Not for this server to have.
     Withheld,
+    /// It came withheld, and later by itself: content of that record, by index. In rows only.
+    Later(u64, u16),
 }
 
 /// An event of a commit as it counts here.
@@ -276,6 +280,25 @@ pub(crate) struct ExpiredRecord {
     /// The message or edit, and the message that reads otherwise without it.
     pub(crate) events: Vec<(EventId, EventId)>,
     pub(crate) at: Timestamp,
+}
+
+/// Contents that came after their commits, which came without.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ContentsRecord {
+    pub(crate) conversation: ConversationId,
+    pub(crate) events: Vec<ContentEntry>,
+    pub(crate) at: Timestamp,
+}
+
+/// What came of one content: it is held, or there will be none.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ContentEntry {
+    pub(crate) event: EventId,
+    /// The line that reads otherwise with it.
+    pub(crate) line: EventId,
+    pub(crate) slot: Slot,
 }
 
 /// A user's identity log as it is now, whole.

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::records::{AccountRecord, Marks, Slot, TokenRecord, TwinsRow};
 
 mod sight;
+mod withheld;
 
 const VALUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Twin root records that operators are told of; one is alarming.
@@ -59,6 +60,9 @@ pub(crate) struct EventRow {
     /// Of an event that has no line, or none now: key suffix of its newest entry in the change log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) logged: Option<(u64, u16)>,
+    /// Of a content that came withheld and is so still: the place under which it is listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) withheld: Option<Place>,
 }
 
 /// A line of a conversation.
@@ -229,6 +233,10 @@ pub(crate) mod key {
     /// Where the policy `history` changes.
     pub(crate) fn switches(conversation: &ConversationId) -> Vec<u8> {
         [b"q", conversation.as_bytes().as_slice()].concat()
+    }
+    /// Contents that came withheld and are so still.
+    pub(crate) fn withheld(conversation: &ConversationId, place: &Place) -> Vec<u8> {
+        [b"W", conversation.as_bytes().as_slice(), &place.to_key()].concat()
     }
     pub(crate) fn identity(user: &UserId) -> Vec<u8> {
         [b"i", user.as_bytes().as_slice()].concat()

@@ -7,6 +7,7 @@
 
 mod again;
 mod bundle;
+mod came;
 mod documents;
 mod local;
 mod proposals;
@@ -17,6 +18,7 @@ mod taken;
 mod waiting;
 
 pub use bundle::{BundleError, CheckedBundle, CheckedEvent, Slot};
+pub use came::Came;
 pub use local::Refusal;
 pub use proposals::{NotSigned, RootChange};
 pub use records::{CheckpointPace, ProvenTwins, ReceivedRecord, RecordKeys, TakenRecord};

@@ -217,6 +217,7 @@ impl Replication {
             Input::Say(peer, conversation, message) => {
                 turn.link(peer, link::Input::Say(conversation, message));
             }
+            Input::Ask(peer, ranges) => turn.link(peer, link::Input::Ask(ranges)),
             Input::Heard(of, need) => turn.heard(of, need),
             Input::ServedRecords(of, records) => {
                 let input = link::Input::ServedRecords {

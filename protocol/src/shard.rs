@@ -19,6 +19,7 @@ mod sight;
 mod stewards;
 #[cfg(test)]
 mod tests;
+mod withheld;
 mod work;
 
 pub use ballots::{BALLOTS_MAX, OwnerAsks};
@@ -31,6 +32,7 @@ use std::{
 };
 
 use crate::{
+    authority::Span,
     conversation::{CheckpointPace, Conversation, Homes, RoleChange, Taken},
     event::{SealedContent, SignedEvent},
     ids::{CommitId, ConversationId, DeviceKey, EventId, PublicKey, ServerId, UserId},
@@ -46,6 +48,7 @@ use crate::{
 use open::Open;
 use retention::Retention;
 use seed::Seed;
+use withheld::Lacking;
 use work::{Waiter, Work};
 
 /// Calls of [`Shard::release`] between two in which identity logs are asked for again.
@@ -84,6 +87,9 @@ pub trait Store {
     fn unreached_ms(&self, server: &ServerId) -> u64;
     /// Whether the content of an event is held.
     fn holds(&self, event: &EventId) -> bool;
+    /// Where in the order contents are that came withheld, and are so still: those within a span,
+    /// the first ones, at most so many. Each is at the place of its event in the commit that came.
+    fn withheld(&self, conversation: &ConversationId, within: &Span, limit: usize) -> Vec<Place>;
     /// Why nothing can be stored now, if so. Known before a machine takes in what it would have to
     /// give up again, and be read back for.
     fn cannot_store(&self) -> Option<WireError>;
@@ -126,6 +132,11 @@ pub struct Shard {
     words: VecDeque<(ConversationId, StewardMessage)>,
     pace: CheckpointPace,
     retention: Retention,
+    /// Conversations with contents that may be had, and are not held. No more than the store holds
+    /// withheld contents in, and those whose members changed in the last second.
+    lacking: BTreeMap<ConversationId, Lacking>,
+    /// Events whose contents came and are on their way to the disk.
+    filling: BTreeSet<EventId>,
 }
 
 fn not_found() -> WireError {
@@ -159,6 +170,8 @@ impl Shard {
             words: VecDeque::new(),
             pace: CheckpointPace::DAILY,
             retention: Retention::new(),
+            lacking: BTreeMap::new(),
+            filling: BTreeSet::new(),
         }
     }
 
@@ -352,7 +365,9 @@ impl Shard {
         let mut tips: Vec<_> = open.machine.graph().tips(&origin).collect();
         tips.sort_unstable();
         let ended = left.iter().map(|home| (*home, own_tip)).collect();
-        open.note_sights(Some(&commit), &taken.changes);
+        open.note_sights(&me, Some(&commit), &taken.changes);
+        let lacks = open.lacks_of(&me, &taken);
+        open.looks.lacks(lacks);
         // What not everybody may have is read for each peer by itself.
         let node = open.machine.graph().ix(&commit);
         let pushed = own.is_some() && !open.peers.is_empty();
@@ -397,9 +412,10 @@ impl Shard {
         work: Work,
         out: &mut Vec<Output>,
     ) {
-        let Some(open) = self.open.get(&conversation) else {
+        let Some(open) = self.open.get_mut(&conversation) else {
             return;
         };
+        let looks = std::mem::take(&mut open.looks);
         *self.on_the_way.entry(conversation).or_default() += 1;
         out.push(Output::Store(Box::new(Submission {
             what,
@@ -409,6 +425,7 @@ impl Shard {
                 conversation,
                 opening: open.opening,
                 work,
+                looks,
             },
         })));
     }
@@ -418,6 +435,19 @@ impl Shard {
         let id = done.conversation;
         if matches!(done.work, Work::Expired) {
             self.retention.stored();
+        }
+        if let Work::Contents(events) = &done.work {
+            for event in events {
+                self.filling.remove(event);
+            }
+            if result.is_err() {
+                self.look(id, Span::ALL.from, false);
+            }
+        }
+        if result.is_ok() {
+            for (from, anew) in done.looks.all() {
+                self.look(id, from, anew);
+            }
         }
         if let Some(count) = self.on_the_way.get_mut(&id) {
             *count -= 1;
@@ -452,7 +482,7 @@ impl Shard {
                 open.stewarding -= 1;
                 self.say(id, asks.by, *answer, out);
             }
-            Work::Expired => {}
+            Work::Expired | Work::Contents(_) => {}
             Work::Commit {
                 commit,
                 own,
@@ -524,6 +554,7 @@ impl Shard {
             self.taken(id, taken, out);
         }
         self.release_records(now, store, out);
+        self.ask_for_withheld(now, store, out);
         self.releases += 1;
         if self.releases.is_multiple_of(ASK_AGAIN) {
             self.open.values().for_each(|open| open.ask_again(out));

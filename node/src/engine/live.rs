@@ -8,8 +8,9 @@ use std::{
 use comity_protocol::{
     authority::{Cause, Span},
     commit::RootRef,
-    conversation::{Changes, RoleChange, Slot as Content, Taken, TakenRecord, Voided},
+    conversation::{Came, Changes, RoleChange, Slot as Content, Taken, TakenRecord, Voided},
     document::MessageState,
+    event::Tip,
     ids::{Blob, ConversationId, EventId, ServerId, UserId},
     role::Role,
     root::SignedRoot,
@@ -21,11 +22,15 @@ use comity_storage::Record;
 use crate::{
     hub::Live,
     records::{
-        CommitRecord, ConversationRecord, EventEntry, ExpiredRecord, Marks, MemberChange,
-        RootRecord, SUMMARY_FIELDS, Slot, StewardRecord, TwinsRow, kind, record,
+        CommitRecord, ContentEntry, ContentsRecord, ConversationRecord, EventEntry, ExpiredRecord,
+        Marks, MemberChange, RootRecord, SUMMARY_FIELDS, Slot, StewardRecord, TwinsRow, kind,
+        record,
     },
     rows::{LogKind, is_taken_away},
 };
+
+/// Homes that take part no longer, and the end of the own chain that they are still to have.
+type Ended = Vec<(ServerId, Option<u64>)>;
 
 /// What the sessions of local users are told once the record is durable.
 pub(crate) struct Announcement {
@@ -90,7 +95,7 @@ pub(crate) fn record_of(
                     "two root records follow one: stewards that signed both lied or lost their log"
                 );
             }
-            let record = root_record(conversation, me, &taken, newest, twins, ended);
+            let record = root_record(conversation, me, &taken, (newest, twins, ended));
             let told = announced(conversation, me, &taken.changes, users, Vec::new());
             (record, told)
         }
@@ -110,9 +115,49 @@ pub(crate) fn record_of(
             };
             (record(kind::EXPIRED, &body, Vec::new()), told)
         }
+        What::Contents(came) => {
+            let lines: BTreeSet<EventId> = came.iter().map(|came| came.line).collect();
+            let line = |line| Live::Line(conversation, LogKind::Changed, line, None);
+            let told = Announcement {
+                common: Arc::new(lines.into_iter().map(line).collect()),
+                own: BTreeMap::new(),
+                users,
+            };
+            (contents_record(conversation, came), told)
+        }
         What::Commit { taken, tips, ended } => {
-            let record = to_record(conversation, me, &taken, tips, ended);
+            let record = to_record(conversation, me, &taken, (tips, ended));
             (record, announcement(conversation, me, &taken, users))
+        }
+    }
+}
+
+/// The record of contents that came after their commits.
+fn contents_record(conversation: ConversationId, came: Vec<Came>) -> Record {
+    let mut contents = Vec::new();
+    let entry = |came: Came| ContentEntry {
+        event: came.event,
+        line: came.line,
+        slot: slot_of(&came.slot, &mut contents),
+    };
+    let body = ContentsRecord {
+        conversation,
+        events: came.into_iter().map(entry).collect(),
+        at: super::now(),
+    };
+    record(kind::CONTENTS, &body, contents)
+}
+
+/// The slot of a content, whose bytes go among those of the record.
+fn slot_of(slot: &Content, contents: &mut Vec<Vec<u8>>) -> Slot {
+    match slot {
+        Content::None => Slot::None,
+        Content::Gone => Slot::Gone,
+        Content::Expired => Slot::Expired,
+        Content::Withheld => Slot::Withheld,
+        Content::Held(content) => {
+            contents.push(content.bytes().to_vec());
+            Slot::Held(u16::try_from(contents.len() - 1).unwrap_or(u16::MAX))
         }
     }
 }
@@ -184,9 +229,7 @@ fn root_record(
     conversation: ConversationId,
     me: &ServerId,
     taken: &TakenRecord,
-    newest: RootRef,
-    twins: Option<TwinsRow>,
-    ended: Vec<(ServerId, Option<u64>)>,
+    (newest, twins, ended): (RootRef, Option<TwinsRow>, Ended),
 ) -> Record {
     let changes = &taken.changes;
     // It was verified: it can be read.
@@ -226,22 +269,12 @@ fn to_record(
     conversation: ConversationId,
     me: &ServerId,
     taken: &Taken,
-    tips: Vec<comity_protocol::event::Tip>,
-    ended: Vec<(ServerId, Option<u64>)>,
+    (tips, ended): (Vec<Tip>, Ended),
 ) -> Record {
     let mut contents = Vec::new();
     let mut entry = |event: &comity_protocol::conversation::TakenEvent| EventEntry {
         raw: event.event.to_raw(),
-        slot: match &event.slot {
-            Content::None => Slot::None,
-            Content::Gone => Slot::Gone,
-            Content::Expired => Slot::Expired,
-            Content::Withheld => Slot::Withheld,
-            Content::Held(content) => {
-                contents.push(content.bytes().to_vec());
-                Slot::Held(u16::try_from(contents.len() - 1).unwrap_or(u16::MAX))
-            }
-        },
+        slot: slot_of(&event.slot, &mut contents),
         shown: event.shown,
         void: event.void.map(str::to_owned),
         void_by: event.void_by,

@@ -49,6 +49,8 @@ pub(super) struct ShardState {
     replies: u64,
     /// Openings with submissions on their way, and how many.
     openings: BTreeMap<Opening, (Broken, usize)>,
+    /// What is held as withheld since before the start was looked at.
+    looked: bool,
     drains: Vec<oneshot::Sender<()>>,
 }
 
@@ -72,6 +74,7 @@ impl ShardState {
             owners: BTreeMap::new(),
             replies: 0,
             openings: BTreeMap::new(),
+            looked: false,
             drains: Vec::new(),
         }
     }
@@ -190,6 +193,7 @@ impl ShardState {
                 self.machine.release(shared.now(), store, &mut self.out);
             }
             Command::Tick => {
+                self.look(&shared);
                 self.machine.release(shared.now(), store, &mut self.out);
                 self.machine.tend(shared.now(), store, &mut self.out);
                 self.retain(&shared);
@@ -198,6 +202,20 @@ impl ShardState {
             Command::Drain(done) => self.drains.push(done),
         }
         self.perform();
+    }
+
+    /// Once after the start: what came withheld may be had by now.
+    fn look(&mut self, shared: &Shared) {
+        if std::mem::replace(&mut self.looked, true) {
+            return;
+        }
+        let (index, shards) = self.place;
+        match shared.rows.withheld_in() {
+            Ok(all) => self
+                .machine
+                .lacks_in(all.into_iter().filter(|id| shard_of(id, shards) == index)),
+            Err(error) => tracing::error!(%error, "rows could not be read"),
+        }
     }
 
     /// A step of erasing contents whose days are over.
@@ -272,6 +290,7 @@ impl ShardState {
                     }
                 }
                 Output::Judged(ticket, judged) => self.answer(Input::Judged(ticket, judged)),
+                Output::Ask(peer, range) => self.answer(Input::Ask(peer, vec![range])),
                 Output::RecordsTaken(of, need) => self.answer(Input::RecordsTaken(of, need)),
                 Output::Heard(of, need) => self.answer(Input::Heard(of, need)),
                 Output::Say(to, conversation, message) => {

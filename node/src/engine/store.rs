@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use comity_protocol::{
+    authority::Span,
     commit::UnverifiedCommit,
     conversation::Conversation,
     event::SignedEvent,
@@ -10,11 +11,11 @@ use comity_protocol::{
     ids::{Blob, CommitId, ConversationId, DeviceKey, EventId, PublicKey, ServerId, UserId},
     link::{Bundle, ContentSlot},
     replication::ForPeers,
-    session::{Code, WireError},
+    session::{Code, Place, WireError},
     shard::{Store, Stored},
     signing::SecretKey,
 };
-use comity_storage::{ReadError, StoredRecord};
+use comity_storage::{ContentAt, ContentError, ReadError, StoredRecord};
 
 use super::Shared;
 use crate::{
@@ -63,9 +64,19 @@ impl Store for Shared {
         self.replication.unreached_ms(server)
     }
 
+    fn withheld(&self, conversation: &ConversationId, within: &Span, limit: usize) -> Vec<Place> {
+        match self.rows.withheld(conversation, within, limit) {
+            Ok(places) => places,
+            Err(error) => {
+                tracing::error!(%conversation, %error, "rows could not be read");
+                Vec::new()
+            }
+        }
+    }
+
     fn holds(&self, event: &EventId) -> bool {
         match self.rows.event(event) {
-            Ok(row) => row.is_some_and(|row| matches!(row.slot, Slot::Held(_))),
+            Ok(row) => row.is_some_and(|row| matches!(row.slot, Slot::Held(_) | Slot::Later(..))),
             Err(error) => {
                 tracing::error!(%event, %error, "a row could not be read");
                 false
@@ -170,7 +181,10 @@ fn bundle(rows: &Rows, number: u64, with_contents: bool) -> Option<ForPeers> {
         match entry.slot {
             Slot::None => {}
             Slot::Gone | Slot::Expired => contents.push(ContentSlot::Gone),
-            Slot::Withheld => contents.push(ContentSlot::Withheld),
+            Slot::Withheld | Slot::Later(..) if with_contents => {
+                contents.push(later(rows, &event.id()));
+            }
+            Slot::Withheld | Slot::Later(..) => contents.push(ContentSlot::Withheld),
             Slot::Held(_) if !with_contents => contents.push(ContentSlot::Withheld),
             Slot::Held(index) => contents.push(match stored.contents.get(usize::from(index)) {
                 Some(Some(bytes)) => ContentSlot::Held(Blob(bytes.clone())),
@@ -185,4 +199,24 @@ fn bundle(rows: &Rows, number: u64, with_contents: bool) -> Option<ForPeers> {
         contents,
     };
     Some((bundle, authors))
+}
+
+/// A content that came withheld with its commit, as it is held now.
+fn later(rows: &Rows, event: &EventId) -> ContentSlot {
+    let row = rows.event(event).ok().flatten();
+    let at = match row.map(|row| (row.record, row.slot)) {
+        Some((record, Slot::Held(index)) | (_, Slot::Later(record, index))) => {
+            ContentAt { record, index }
+        }
+        Some((_, Slot::Gone | Slot::Expired)) => return ContentSlot::Gone,
+        _ => return ContentSlot::Withheld,
+    };
+    match rows.0.content(at) {
+        Ok(bytes) => ContentSlot::Held(Blob(bytes)),
+        Err(ContentError::Gone) => ContentSlot::Gone,
+        Err(error) => {
+            tracing::error!(%event, %error, "a content could not be read for a peer");
+            ContentSlot::Withheld
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //! he was gone, and his server does not have it.
 
 use comity_protocol::{
-    event::{Act, Content, Field, SealedContent},
+    event::{Act, Content, Field, Grant, SealedContent, Target},
     ids::{ConversationId, EventId, Salt},
     role::Role,
     session::{Anchor, Change, Code, ContentState, Item, Request},
@@ -186,4 +186,86 @@ async fn a_late_line_from_before_a_member_came_is_not_told_to_him() {
     is_hidden(&mut c2, room, late).await;
     assert_eq!(a.texts(room).await, ["LATE-TEXT", "for carol", "last"]);
     assert_eq!(c2.texts(room).await, ["for carol", "last"]);
+}
+
+/// The line as it is told, by its text.
+async fn told(client: &mut Client, room: ConversationId, text: &str) {
+    let is = |change: &Change| match change {
+        Change::Appeared { conversation, item } | Change::Changed { conversation, item } => {
+            (*conversation == room && text_of(item).as_deref() == Some(text)).then_some(())
+        }
+        _ => None,
+    };
+    client.change(is).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_withheld_comes_once_the_policy_fell_and_is_erased_like_any_text() {
+    let mut net = Net::start(2).await;
+    let alice = net.person(0, "alice").await;
+    let (bob, carol) = (net.person(1, "bob").await, net.person(0, "carol").await);
+    net.linked().await;
+    let (mut a, mut b) = (net.connect(&alice).await, net.connect(&bob).await);
+    let mut c = net.connect(&carol).await;
+    let room = a.create().await;
+    for address in ["bob@b.localhost", "carol"] {
+        let address = address.into();
+        a.ask(Request::Lookup { address }).await.unwrap();
+    }
+    a.grant(room, carol.user, Role::Admin).await.unwrap();
+    c.announced(room).await;
+    let (field, value) = (Field::History, 1);
+    let policy = Act::Policy { field, value };
+    c.act(room, Role::Admin, policy).await.unwrap();
+    let mut before = vec![];
+    for text in ["FIRST-TEXT", "SECOND-TEXT"] {
+        before.push(a.say(room, text).await);
+    }
+    a.edit(room, before[0], "EDITED-TEXT").await.unwrap();
+    a.grant(room, bob.user, Role::Member).await.unwrap();
+    b.announced(room).await;
+    a.say(room, "for bob").await;
+    while b.line(room).await.1 != "for bob" {}
+    assert_eq!(b.texts(room).await, ["for bob"]);
+    is_hidden(&mut b, room, before[0]).await;
+    let cursor = b.cursor.clone();
+    // The removal lets nothing of hers stand: her policy was never one.
+    let removal = Act::Grant(Grant {
+        target: Target::User {
+            user: carol.user,
+            home: net.nodes[0].id,
+        },
+        role: Role::None,
+        cut: vec![],
+        ban: false,
+        lifts: vec![],
+    });
+    a.act(room, Role::Owner, removal).await.unwrap();
+    told(&mut b, room, "SECOND-TEXT").await;
+    let texts = ["EDITED-TEXT", "SECOND-TEXT", "for bob"];
+    until("all of it came", || async {
+        let mut client = net.connect(&bob).await;
+        client.texts(room).await == texts
+    })
+    .await;
+    // Who resumes is told, also by a server that started anew.
+    net.restart(1).await;
+    net.linked().await;
+    let mut b = net.resume(&bob, Some(cursor)).await;
+    told(&mut b, room, "SECOND-TEXT").await;
+    assert_eq!(b.texts(room).await, texts);
+    let claims = Role::None;
+    for target in before {
+        a.act(room, claims, Act::Delete { target }).await.unwrap();
+    }
+    until("the deletions came", || async {
+        let mut client = net.connect(&bob).await;
+        client.texts(room).await == ["for bob"]
+    })
+    .await;
+    net.down(1).await;
+    for text in ["FIRST-TEXT", "SECOND-TEXT", "EDITED-TEXT"] {
+        let found = files_with(&net.nodes[1].config.data, text);
+        assert!(found.is_empty(), "{text}: {found:?}");
+    }
 }

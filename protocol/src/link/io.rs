@@ -67,6 +67,9 @@ pub enum Input {
     },
     /// An item that waits names these, which the peer may have.
     Missing(Vec<Range>),
+    /// The peer may have these, with contents that are lacking here; nothing if it cannot be asked
+    /// now.
+    Ask(Vec<Range>),
     /// An item or record that waits names a root record; the peer may have those from this number.
     LacksRecords(ConversationId, u64),
     /// A root record is durable.

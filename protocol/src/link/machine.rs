@@ -182,6 +182,11 @@ impl Link {
                 self.verdicts.push((n, verdict));
             }
             Input::Missing(ranges) => ranges.into_iter().for_each(|r| self.fetcher.queue(r)),
+            Input::Ask(ranges) => {
+                if self.is_open() {
+                    ranges.into_iter().for_each(|r| self.fetcher.queue(r));
+                }
+            }
             Input::LacksRecords(conversation, from) => self.want_records(conversation, from, out),
             Input::Recorded(conversation, raw) => {
                 if self.is_open() && self.takes_records(&conversation) {

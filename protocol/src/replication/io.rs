@@ -212,6 +212,8 @@ pub enum Input {
     Served(PeerWant, Vec<ForPeers>, Option<u64>),
     /// Answer to [`Output::Records`].
     RecordsTaken(RecordsOf, RecordsNeed),
+    /// Ask a peer for these; lost if it is not linked now.
+    Ask(ServerId, Vec<Range>),
     /// Say this to a peer about the next root record; lost if it cannot hear it now.
     Say(ServerId, ConversationId, Box<StewardMessage>),
     /// Answer to [`Output::Steward`].

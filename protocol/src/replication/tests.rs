@@ -230,3 +230,35 @@ fn a_lookup_that_nobody_answers_has_no_answer_after_patience() {
     let out = here.input(T.plus_ms(10_001), tick());
     assert!(out.iter().any(|o| matches!(o, Output::Answered(2, None))));
 }
+
+#[test]
+fn commits_are_asked_for_once_more_of_who_is_linked_and_of_nobody_later() {
+    let mut here = Here::new();
+    here.open(2);
+    let range = Range {
+        conversation: ConversationId::from_bytes([7; 32]),
+        home: server(2),
+        tip: crate::ids::CommitId::from_bytes([8; 32]),
+        from: 4,
+        to: 5,
+    };
+    let wants = |out: &[Output]| {
+        let of = |output: &Output| match output {
+            Output::Send(peer, _, Frame::Want { range, .. }) => Some((*peer, *range)),
+            _ => None,
+        };
+        out.iter().filter_map(of).collect::<Vec<_>>()
+    };
+    let out = here.input(T, Input::Ask(server(2), vec![range]));
+    assert_eq!(wants(&out), [(server(2), range)]);
+    // Not linked: by the time it is, others may have given it.
+    here.input(T, Input::Ask(server(3), vec![range]));
+    here.input(T, Input::Up(server(3), Nonce::from_bytes([1; 16])));
+    let hello = Frame::Hello {
+        version: VERSION,
+        server: server(3),
+        nonce: Nonce::from_bytes([2; 16]),
+    };
+    let out = here.input(T, Input::Frame(server(3), hello));
+    assert_eq!(wants(&out), []);
+}

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Opening, Output, ReplyTo, ballots::Ballot, work::Waiter};
+use super::{Opening, Output, ReplyTo, ballots::Ballot, withheld::Looks, work::Waiter};
 use crate::{
     authority::Sight,
     commit::RootRef,
@@ -61,6 +61,8 @@ pub(super) struct Open {
     followed: BTreeMap<u64, Vec<(EventId, UserId)>>,
     /// What the members at peers see, as far as somebody asked.
     pub(super) sights: BTreeMap<ServerId, Sight>,
+    /// What the next submission makes this home ask for.
+    pub(super) looks: Looks,
     /// Newest own commit that is durable.
     pub(super) own_tip: Option<u64>,
     /// Where the own chain ended before damage took part of it.
@@ -120,6 +122,7 @@ impl Open {
             acked: BTreeMap::new(),
             followed: BTreeMap::new(),
             sights: BTreeMap::new(),
+            looks: Looks::default(),
             own_tip: None,
             own_end: None,
             used: 0,

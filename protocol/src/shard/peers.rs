@@ -7,6 +7,7 @@ use crate::{
     ids::{ConversationId, DeviceKey, ServerId, UserId},
     link::{Bundle, Verdict},
     replication::{ForPeers, Judged, OwnRead, PeerWant, Ticket},
+    session::Code,
     time::Timestamp,
 };
 
@@ -43,6 +44,12 @@ impl Shard {
         {
             return out.push(Output::Judged(ticket, Judged::refused(error.code)));
         }
+        if open.machine.graph().ix(&commit).is_some() {
+            self.fill(now, &checked, ticket, store, out);
+        }
+        let Some(open) = self.open.get_mut(&id) else {
+            return out.push(Output::Judged(ticket, Judged::refused(Code::Busy)));
+        };
         let devices = |user: &UserId, device: &DeviceKey| store.had_device(user, device);
         match open.machine.receive(now, checked, &devices) {
             Received::Taken(all) => {

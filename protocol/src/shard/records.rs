@@ -210,7 +210,7 @@ impl Shard {
         let Some((newest, _)) = open.machine.newest_record() else {
             return;
         };
-        open.note_sights(None, &taken.changes);
+        open.note_sights(&me, None, &taken.changes);
         let users = open.roles(&me, &taken.changes.roles);
         let Homes { joined, left } = open.homes(&me, &taken.changes.homes);
         let own_tip = open.own_tip;

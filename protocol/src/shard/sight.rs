@@ -6,7 +6,7 @@
 
 use super::{Store, open::Open};
 use crate::{
-    authority::Sight,
+    authority::{Sight, Span},
     conversation::Changes,
     event::{Act, SignedEvent},
     history::{Appearance, NodeIx},
@@ -18,7 +18,7 @@ use crate::{
 
 impl Open {
     /// What members at a home see together.
-    fn sight_of(&mut self, peer: &ServerId) -> &Sight {
+    pub(super) fn sight_of(&mut self, peer: &ServerId) -> &Sight {
         let machine = &self.machine;
         self.sights.entry(*peer).or_insert_with(|| {
             let (authority, graph) = (machine.authority(), machine.graph());
@@ -27,8 +27,14 @@ impl Open {
     }
 
     /// Takes note of what a commit or record changed of memberships and of the policy.
-    pub(super) fn note_sights(&mut self, commit: Option<&CommitId>, changes: &Changes) {
+    pub(super) fn note_sights(
+        &mut self,
+        me: &ServerId,
+        commit: Option<&CommitId>,
+        changes: &Changes,
+    ) {
         if changes.history.is_some() {
+            self.looks.widened(Span::ALL.from);
             self.sights.clear();
         }
         for change in &changes.sights {
@@ -36,11 +42,19 @@ impl Open {
             // all the time, and looking at all members each time would be too much.
             match change.spans.as_slice() {
                 [span] if span.to.is_none() && Some(&span.from.commit) == commit => {
+                    if change.home == *me {
+                        self.looks.widened(span.from);
+                    }
                     if let Some(sight) = self.sights.get_mut(&change.home) {
                         sight.add(*span);
                     }
                 }
-                _ => self.sights.clear(),
+                _ => {
+                    if change.home == *me {
+                        self.looks.widened(Span::ALL.from);
+                    }
+                    self.sights.clear();
+                }
             }
         }
     }

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::stewards::Asks;
+use super::{stewards::Asks, withheld::Looks};
 use crate::{
     commit::RootRef,
-    conversation::{Expired, ProvenTwins, RoleChange, Taken, TakenRecord},
+    conversation::{Came, Expired, ProvenTwins, RoleChange, Taken, TakenRecord},
     event::Tip,
     ids::{CommitId, ConversationId, EventId, ServerId, UserId},
-    link::{Offer, Verdict},
+    link::{Offer, Range, Verdict},
     replication::{Committed, Judged, RecordsNeed, RecordsOf, Ticket},
     root::{Steward, StewardMessage},
     session::{Accepted, Code, NextRoot, Place, WireError},
@@ -55,6 +55,9 @@ pub enum Output {
         /// Peers that are to.
         of: u32,
     },
+    /// Ask a peer for commits that are held, for the sake of contents that came withheld and that
+    /// this home may have. Lost if it cannot be asked now.
+    Ask(ServerId, Range),
     /// For the operator: an item of a peer was refused.
     Refused(Option<ConversationId>, String),
     /// For the operator: something could not be made durable, and its conversation is read again
@@ -101,6 +104,9 @@ pub enum What {
     Steward(Box<Steward>),
     /// Contents whose days are over.
     Expired(Vec<Expired>),
+    /// Contents that came after their commits, one each for what was held as withheld. Meanwhile one
+    /// may have been erased, or come otherwise.
+    Contents(Vec<Came>),
     /// A commit and what it changed.
     Commit {
         /// These.
@@ -118,6 +124,7 @@ pub struct Done {
     pub(super) conversation: ConversationId,
     pub(super) opening: Opening,
     pub(super) work: Work,
+    pub(super) looks: Looks,
 }
 
 /// What a [`Done`] is about, for drivers that look.
@@ -133,6 +140,8 @@ pub enum Submitted {
     Steward,
     /// Contents whose days are over.
     Expired,
+    /// Contents that came after their commits.
+    Contents,
 }
 
 impl Done {
@@ -157,6 +166,7 @@ impl Done {
             Work::Record(record) => Submitted::Record(*record),
             Work::Steward { .. } => Submitted::Steward,
             Work::Expired => Submitted::Expired,
+            Work::Contents(_) => Submitted::Contents,
         }
     }
 }
@@ -174,6 +184,8 @@ pub(super) enum Work {
     },
     /// Contents whose days are over.
     Expired,
+    /// Contents that came after their commits.
+    Contents(Vec<EventId>),
     /// A commit.
     Commit {
         commit: CommitId,

@@ -5,10 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use comity_protocol::{
+    authority::Span,
     commit::{RawCommit, RootRef, UnverifiedCommit},
-    conversation::{Changes, RoleChange, Slot, Taken},
+    conversation::{Came, Changes, RoleChange, Slot, Taken},
     document::MessageState,
-    event::{RawEvent, SignedEvent, Tip},
+    event::{RawEvent, SealedContent, SignedEvent, Tip},
     ids::{Blob, CommitId, ConversationId, EventId, ServerId, UserId},
     link::{ContentSlot, Offer},
     place::Place,
@@ -24,6 +25,8 @@ use crate::planted::Planted;
 pub(crate) enum Kept {
     None,
     Held(usize),
+    /// A content of a later record.
+    Later(usize, usize),
     Gone,
     Withheld,
 }
@@ -70,6 +73,8 @@ pub(crate) enum Body {
     Steward(ConversationId, Box<Steward>),
     Unreached(ServerId, u64),
     Expired(Vec<EventId>),
+    /// Contents that came after their commits, in the order of the record's contents.
+    Contents(Vec<(EventId, Kept)>),
     Identity(UserId, Vec<Blob>),
     Outbox(ServerId, Vec<(ConversationId, u64)>),
 }
@@ -112,10 +117,27 @@ impl Record {
             What::Expired(expired) => Self::plain(Body::Expired(
                 expired.iter().map(|expired| expired.event).collect(),
             )),
+            What::Contents(came) => Self::of_contents(came),
             What::Commit { taken, tips, ended } => {
                 Self::of_commit(conversation, *taken, tips, ended)
             }
         }
+    }
+
+    fn of_contents(came: Vec<Came>) -> Self {
+        let mut contents = Vec::new();
+        let mut kept = |slot| match slot {
+            Slot::Held(content) => {
+                let content: SealedContent = content;
+                contents.push(Some(content.bytes().to_vec()));
+                Kept::Held(contents.len() - 1)
+            }
+            Slot::None | Slot::Withheld => Kept::Withheld,
+            Slot::Gone | Slot::Expired => Kept::Gone,
+        };
+        let events = came.into_iter().map(|came| (came.event, kept(came.slot)));
+        let body = Body::Contents(events.collect());
+        Self { body, contents }
     }
 
     fn of_commit(
@@ -234,6 +256,11 @@ impl Rows {
             Body::Commit(record) => self.commit(number, &record, log),
             Body::Root(record) => self.root(number, &record, log),
             Body::Expired(events) => events.iter().for_each(|event| self.erase(event, log)),
+            Body::Contents(came) => {
+                for (event, kept) in &came {
+                    self.came(number, event, *kept, log);
+                }
+            }
             Body::Identity(..) => {}
             Body::Steward(conversation, steward) => {
                 if let Some(known) = self.known.get_mut(&conversation) {
@@ -246,6 +273,23 @@ impl Rows {
                     self.acked.insert((conversation, peer), seq);
                 }
             }
+        }
+    }
+
+    /// What came after its commit, unless it was erased before or came otherwise.
+    fn came(&mut self, number: usize, event: &EventId, kept: Kept, log: &mut [Record]) {
+        if let Kept::Held(index) = kept {
+            let copies = self.copies.entry(*event).or_default();
+            copies.insert((number, index));
+        }
+        let Some(row) = self.events.get_mut(event) else {
+            return;
+        };
+        match (row.kept, kept) {
+            (Kept::Withheld, Kept::Held(index)) => row.kept = Kept::Later(number, index),
+            (Kept::Withheld, kept) => row.kept = kept,
+            (Kept::Gone, _) => self.erase_copies(event, log),
+            _ => {}
         }
     }
 
@@ -475,7 +519,58 @@ impl Rows {
     /// Whether the content of an event is held.
     pub(crate) fn holds(&self, event: &EventId) -> bool {
         let row = self.events.get(event);
-        row.is_some_and(|row| matches!(row.kept, Kept::Held(_)))
+        row.is_some_and(|row| matches!(row.kept, Kept::Held(_) | Kept::Later(..)))
+    }
+
+    /// Where contents are that came withheld and are so still, within a span.
+    pub(crate) fn withheld(
+        &self,
+        conversation: &ConversationId,
+        within: &Span,
+        limit: usize,
+        log: &[Record],
+    ) -> Vec<Place> {
+        let mut places = Vec::new();
+        let known = self.known.get(conversation);
+        for number in known.into_iter().flat_map(|known| &known.order) {
+            let Body::Commit(record) = &log[*number].body else {
+                continue;
+            };
+            let Ok(commit) = UnverifiedCommit::decode(record.commit.clone()) else {
+                continue;
+            };
+            for (index, entry) in (0u16..).zip(&record.events) {
+                let (hlc, commit) = (commit.commit().hlc, record.id);
+                let place = Place { hlc, commit, index };
+                let row = self.events.get(&entry.id);
+                let is = row.is_some_and(|row| row.kept == Kept::Withheld);
+                if is && entry.kept == Kept::Withheld && within.holds(place) {
+                    places.push(place);
+                }
+            }
+        }
+        places.sort_unstable();
+        places.truncate(limit);
+        places
+    }
+
+    /// Conversations in which some are.
+    pub(crate) fn withheld_in(&self) -> BTreeSet<ConversationId> {
+        let withheld = self.events.values();
+        let withheld = withheld.filter(|row| row.kept == Kept::Withheld);
+        withheld.map(|row| row.conversation).collect()
+    }
+
+    /// A content that came withheld with its commit, as it is held now.
+    fn later(&self, event: &EventId, log: &[Record]) -> ContentSlot {
+        match self.events.get(event).map(|row| row.kept) {
+            Some(Kept::Later(number, index)) => match &log[number].contents[index] {
+                Some(bytes) => ContentSlot::Held(Blob(bytes.clone())),
+                None => ContentSlot::Gone,
+            },
+            Some(Kept::Gone) => ContentSlot::Gone,
+            _ => ContentSlot::Withheld,
+        }
     }
 
     /// What a peer gets of a commit.
@@ -499,7 +594,10 @@ impl Rows {
             match entry.kept {
                 Kept::None => {}
                 Kept::Gone => contents.push(ContentSlot::Gone),
-                Kept::Withheld => contents.push(ContentSlot::Withheld),
+                Kept::Withheld | Kept::Later(..) if with_contents => {
+                    contents.push(self.later(&entry.id, log));
+                }
+                Kept::Withheld | Kept::Later(..) => contents.push(ContentSlot::Withheld),
                 Kept::Held(_) if !with_contents => contents.push(ContentSlot::Withheld),
                 Kept::Held(index) => contents.push(match &log[number].contents[index] {
                     Some(bytes) => ContentSlot::Held(Blob(bytes.clone())),

@@ -175,6 +175,7 @@ impl Server {
         }
         self.shard = Shard::new(self.id, 1, self.key.clone(), seed(&self.id, self.life));
         self.replication = Replication::new(self.id, self.cards.0.keys().copied());
+        self.shard.lacks_in(self.rows.withheld_in());
         for (conversation, known) in &self.rows.known {
             let tips = known.tips.values().flatten().copied();
             let mut tips: Vec<_> = tips.collect();

@@ -222,6 +222,9 @@ impl Server {
                     shard::Output::RecordsTaken(of, need) => {
                         self.later(Input::RecordsTaken(of, need));
                     }
+                    shard::Output::Ask(peer, range) => {
+                        self.later(Input::Ask(peer, vec![range]));
+                    }
                     shard::Output::Heard(of, need) => self.later(Input::Heard(of, need)),
                     shard::Output::Say(to, conversation, message) => {
                         self.later(Input::Say(to, conversation, message));

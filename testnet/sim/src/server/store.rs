@@ -3,13 +3,14 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use comity_protocol::{
+    authority::Span,
     commit::UnverifiedCommit,
     conversation::Conversation,
     event::SignedEvent,
     identity::{IdentityLog, home_key},
     ids::{CommitId, ConversationId, DeviceKey, EventId, PublicKey, ServerId, UserId},
     replication::{Directory, ForPeers, Replication},
-    session::{Code, WireError},
+    session::{Code, Place, WireError},
     shard::{Store, Stored},
     signing::SecretKey,
 };
@@ -105,6 +106,11 @@ impl Store for View<'_> {
 
     fn unreached_ms(&self, server: &ServerId) -> u64 {
         self.links.unreached_ms(server)
+    }
+
+    fn withheld(&self, conversation: &ConversationId, within: &Span, limit: usize) -> Vec<Place> {
+        self.rows
+            .withheld(conversation, within, limit, &self.disk.log)
     }
 
     fn holds(&self, event: &EventId) -> bool {

@@ -109,6 +109,10 @@ impl Store for Log {
         false
     }
 
+    fn withheld(&self, _: &ConversationId, _: &Span, _: usize) -> Vec<Place> {
+        Vec::new()
+    }
+
     fn unreached_ms(&self, server: &ServerId) -> u64 {
         if *server == super::server(self.me) {
             return 0;
@@ -219,7 +223,7 @@ impl Net {
     fn store(&mut self, n: u8, submission: Submission, out: &mut Vec<Output>) {
         let (mut parcel, mut entry) = (None, None);
         match &submission.what {
-            What::Conversation { .. } | What::Expired(_) => {}
+            What::Conversation { .. } | What::Expired(_) | What::Contents(_) => {}
             What::Commit { taken, .. } => {
                 let events = taken.events.iter().map(|e| e.event.clone()).collect();
                 entry = Some(Entry::Commit(taken.commit.clone(), events));
