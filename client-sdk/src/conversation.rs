@@ -1,5 +1,6 @@
 //! A conversation: sending into it, reading it, and who is in it.
 
+mod own;
 mod ownership;
 mod roles;
 mod voided;
@@ -14,6 +15,8 @@ use comity_protocol::{
     role::Role,
     session::{Member, Reply, Request, Summary},
 };
+
+pub use own::OwnEvent;
 
 use crate::{
     client::Client,

@@ -83,7 +83,7 @@ pub use comity_protocol::{
     session::{Code, LookedUp, Member, Place, Reaction, Summary},
     time::Timestamp,
 };
-pub use conversation::{Confirmed, Conversation, Draft, Voided};
+pub use conversation::{Confirmed, Conversation, Draft, OwnEvent, Voided};
 pub use error::{Error, ErrorKind, Result};
 pub use events::{ConnectionState, Event, Events, Via, Warning};
 pub use history::{History, Page};

@@ -232,6 +232,18 @@ async fn checked_edit(
     Ok((id, body(event.act.content(), &edited.content)?))
 }
 
+/// Verifies an event by itself, with its content.
+pub(crate) async fn own(
+    shared: &Shared,
+    conversation: ConversationId,
+    raw: &RawEvent,
+    content: &ContentState,
+) -> Result<(EventId, Event, Body)> {
+    let (id, event) = signed(shared, conversation, raw).await?;
+    let body = body(event.act.content(), content)?;
+    Ok((id, event, body))
+}
+
 /// Checks an event by itself: its author's signature, and that the device is his.
 pub(crate) async fn signed(
     shared: &Shared,

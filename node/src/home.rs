@@ -140,6 +140,10 @@ impl HomeServer {
             Request::Identity { user } => self.identity(user).await,
             Request::Lookup { address } => self.lookup(&address).await,
             Request::Grantee { conversation, user } => self.grantee(who, conversation, user).await,
+            Request::Own {
+                conversation,
+                event,
+            } => self.own(who, conversation, event).await,
             Request::Delivery {
                 conversation,
                 event,

@@ -9,13 +9,13 @@ use comity_protocol::{
     ids::{Blob, ConversationId, EventId, ServerId, UserId},
     link::Offer,
     role::Role,
-    session::{Change, ContentState, Edited, Item, Place, Reaction, Summary, VoidItem},
+    session::{Change, ContentState, Edited, Item, OwnEvent, Place, Reaction, Summary, VoidItem},
 };
 use comity_storage::{ContentAt, ContentError, Direction, ReadError, StoredRecord};
 
 use crate::{
     records::{self, CommitRecord, Slot},
-    rows::{LineRow, LogKind, LogRow, Rows},
+    rows::{EventRow, LineRow, LogKind, LogRow, Rows},
 };
 
 /// Users named for one reaction; the count has them all.
@@ -272,6 +272,31 @@ impl<'a> Items<'a> {
             content,
             reason,
             by: by.event,
+        }))
+    }
+
+    /// An event with its content as its author may read it; none for anybody else.
+    pub(crate) fn own(&mut self, row: &EventRow, user: &UserId) -> Option<OwnEvent> {
+        let (event, content, _) = self.event(row.record, row.at, row.slot)?;
+        let signed = SignedEvent::from_trusted(event.clone()).ok()?;
+        let void = row.void.clone();
+        (signed.event().author == *user).then_some(OwnEvent {
+            event,
+            content,
+            void,
+        })
+    }
+
+    /// What the author of a void event is told who is no member any more; none if it counts again.
+    pub(crate) fn outside(&self, event: &EventId) -> Result<Option<Change>, ReadError> {
+        let row = self.rows.event(event)?;
+        Ok(row.and_then(|row| {
+            Some(Change::Vanished {
+                conversation: row.conversation,
+                event: *event,
+                reason: row.void?,
+                by: None,
+            })
         }))
     }
 

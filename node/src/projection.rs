@@ -239,6 +239,7 @@ impl HomeProjection {
             marks: &record.marks,
             void: &record.void,
             void_by: &record.void_by,
+            void_outside: &record.void_outside,
             stand: &record.stand,
             moved: &record.moved,
             folded: &record.folded,
@@ -281,6 +282,7 @@ impl HomeProjection {
             marks: &record.marks,
             void: &record.void,
             void_by: &record.void_by,
+            void_outside: &record.void_outside,
             stand: &record.stand,
             moved: &record.moved,
             folded: &record.folded,
@@ -301,6 +303,7 @@ struct Changed<'a> {
     marks: &'a [(EventId, Marks)],
     void: &'a [(EventId, String)],
     void_by: &'a [(EventId, Cause)],
+    void_outside: &'a [(UserId, EventId)],
     stand: &'a [EventId],
     moved: &'a [(EventId, Place)],
     folded: &'a [(EventId, bool)],
@@ -326,6 +329,10 @@ impl HomeProjection {
         let by: BTreeMap<_, _> = changed.void_by.iter().map(|(of, by)| (of, *by)).collect();
         for (event, reason) in changed.void {
             log.void(event, reason, by.get(event).copied(), tx);
+        }
+        // Beyond it, as if it had not come: nobody said that much in one conversation and left.
+        for (index, (user, event)) in (0..u16::MAX).zip(changed.void_outside) {
+            tx.put(&key::outside(user, number, index), &value(event));
         }
         // What a record says of an event that stands again: its line was not there to be marked.
         let marks: BTreeMap<_, _> = changed

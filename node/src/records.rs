@@ -169,6 +169,9 @@ pub(crate) struct CommitRecord {
     /// The acts that took them away, of those that have one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) void_by: Vec<(EventId, Cause)>,
+    /// Of those, the ones of users who had their home here and are no members any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) void_outside: Vec<(UserId, EventId)>,
     /// Earlier events that stand again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) stand: Vec<EventId>,
@@ -224,6 +227,8 @@ pub(crate) struct RootRecord {
     pub(crate) void: Vec<(EventId, String)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) void_by: Vec<(EventId, Cause)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) void_outside: Vec<(UserId, EventId)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) stand: Vec<EventId>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

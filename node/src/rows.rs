@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::records::{AccountRecord, Marks, Slot, TokenRecord, TwinsRow};
 
+mod outside;
 mod sight;
 mod withheld;
 
@@ -237,6 +238,11 @@ pub(crate) mod key {
     /// Contents that came withheld and are so still.
     pub(crate) fn withheld(conversation: &ConversationId, place: &Place) -> Vec<u8> {
         [b"W", conversation.as_bytes().as_slice(), &place.to_key()].concat()
+    }
+    /// Void events of a user who was no member any more when they fell.
+    pub(crate) fn outside(user: &UserId, record: u64, index: u16) -> Vec<u8> {
+        let (record, index) = (record.to_be_bytes(), index.to_be_bytes());
+        [b"V", user.as_bytes().as_slice(), &record, &index].concat()
     }
     pub(crate) fn identity(user: &UserId) -> Vec<u8> {
         [b"i", user.as_bytes().as_slice()].concat()

@@ -9,7 +9,7 @@ use std::{
 
 use comity_protocol::{
     authority::{Cause, Sight},
-    ids::{ConversationId, UserId},
+    ids::{ConversationId, EventId, UserId},
     limits::UPDATE_ITEMS_MAX,
     role::Role,
     session::{Change, Code, ContentState, CursorState, Item, Reaction, VoidItem, WireError},
@@ -276,9 +276,15 @@ struct CatchUp {
     done: bool,
     to: u64,
     conversations: Vec<Cursor>,
-    /// Next entry of each conversation that has one.
+    /// Next entry of each conversation that has one, and of [`OUTSIDE`].
     heads: BinaryHeap<Reverse<(u64, u16, usize)>>,
+    /// Where the user's own void events are read to that fell while he was no member.
+    outside_to: (u64, u16),
+    outside: VecDeque<(u64, u16, EventId)>,
 }
+
+/// Stands among the heads for no conversation.
+const OUTSIDE: usize = usize::MAX;
 
 #[derive(Debug)]
 struct Cursor {
@@ -315,6 +321,13 @@ impl CatchUp {
                 return Ok(record - 1);
             }
             last = Some(record);
+            if at == OUTSIDE {
+                let event = self.outside.pop_front().map(|(.., event)| event);
+                let told = event.map(|event| items.outside(&event)).transpose()?;
+                out.extend(told.flatten());
+                self.advance_outside(rows, user)?;
+                continue;
+            }
             let cursor = &mut self.conversations[at];
             let conversation = cursor.conversation;
             if cursor
@@ -372,6 +385,22 @@ impl CatchUp {
                 self.heads.push(Reverse((record, 0, at)));
             }
             self.conversations.push(cursor);
+        }
+        self.outside_to = (position, u16::MAX);
+        self.advance_outside(rows, user)
+    }
+
+    /// Puts the next own event that fell while the user was outside among the heads.
+    fn advance_outside(&mut self, rows: &Rows, user: &UserId) -> Result<(), ReadError> {
+        if self.outside.is_empty() {
+            let read = rows.outside(user, self.outside_to, self.to, READ_AHEAD)?;
+            if let Some((record, index, _)) = read.last() {
+                self.outside_to = (*record, *index);
+            }
+            self.outside = read.into();
+        }
+        if let Some((record, index, _)) = self.outside.front() {
+            self.heads.push(Reverse((*record, *index, OUTSIDE)));
         }
         Ok(())
     }

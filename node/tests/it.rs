@@ -12,6 +12,7 @@ mod it {
     mod hostile_peer;
     mod membership;
     mod net;
+    mod outside;
     mod overload;
     mod policies;
     mod restarts;

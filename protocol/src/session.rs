@@ -18,7 +18,7 @@ pub use error::{Code, WireError};
 pub use reconnect::Backoff;
 pub use request::{
     Accepted, Anchor, Challenge, ClientFrame, Cursor, Grantee, Hello, LookedUp, Member, NextRoot,
-    Page, Reply, Request, ServerFrame, StateField, Welcome, session_message,
+    OwnEvent, Page, Reply, Request, ServerFrame, StateField, Welcome, session_message,
 };
 pub use update::{Change, ContentState, Edited, Item, Reaction, Summary, VoidItem};
 

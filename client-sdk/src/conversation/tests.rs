@@ -1,10 +1,10 @@
 //! What the acts about roles claim and name, as the server sees them.
 
 use comity_protocol::{
-    event::{Act, Field, Grant, Target, Tip},
-    ids::{CommitId, EventId, UserId},
+    event::{Act, Content, Field, Grant, SealedContent, Target, Tip},
+    ids::{Blob, CommitId, EventId, Salt, UserId},
     role::Role,
-    session::{Change, Grantee, LookedUp, Member, Reply, Request},
+    session::{Change, ContentState, Grantee, LookedUp, Member, Reply, Request},
 };
 
 use crate::{Conversation, ErrorKind, Outgoing, Result, testing::*};
@@ -342,4 +342,56 @@ async fn members_are_read_to_the_end_and_a_stuck_server_is_an_error() {
         }
     });
     assert_eq!(stuck.unwrap_err().kind(), ErrorKind::Protocol);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_own_event_is_read_back_and_is_what_this_user_signed() {
+    let mut home = Home::new();
+    let (client, mut session) = home.connect().await;
+    let room = client.conversation(ROOM);
+    let content = Content::text(Salt::from_bytes([3; 16]), "what was lost");
+    let sealed = SealedContent::seal(&content).unwrap();
+    let act = || Act::Message {
+        content: sealed.reference(),
+    };
+    let (mine, other) = (home.alice.sign(1, act()), home.alice.sign(2, act()));
+    let wanted = mine.id();
+    let answers = [
+        (mine.to_raw(), sealed.bytes().to_vec(), None),
+        // Another one of hers, and a text that she did not sign.
+        (
+            other.to_raw(),
+            sealed.bytes().to_vec(),
+            Some(ErrorKind::Protocol),
+        ),
+        (
+            mine.to_raw(),
+            b"nonsense".to_vec(),
+            Some(ErrorKind::Protocol),
+        ),
+    ];
+    for (event, content, refused) in answers {
+        let (own, ()) = tokio::join!(room.own_event(wanted), async {
+            let (id, Request::Own { event: asked, .. }) = session.request().await else {
+                panic!("it is asked for");
+            };
+            assert_eq!(asked, wanted);
+            let own = comity_protocol::session::OwnEvent {
+                event,
+                content: ContentState::Held(Blob(content)),
+                void: Some("removed".to_owned()),
+            };
+            session.reply(id, Reply::Own(own)).await;
+        });
+        match refused {
+            Some(kind) => assert_eq!(own.unwrap_err().kind(), kind),
+            None => {
+                let own = own.unwrap();
+                assert!(
+                    matches!(own.body, crate::Body::Held(held) if held.text == "what was lost")
+                );
+                assert_eq!(own.void.as_deref(), Some("removed"));
+            }
+        }
+    }
 }

@@ -36,6 +36,8 @@ type Ended = Vec<(ServerId, Option<u64>)>;
 pub(crate) struct Announcement {
     pub(crate) common: Arc<Vec<Live>>,
     pub(crate) own: BTreeMap<UserId, Vec<Live>>,
+    /// What users are told who are no members any more, and nothing else.
+    pub(crate) outside: BTreeMap<UserId, Vec<Live>>,
     pub(crate) users: Arc<Vec<UserId>>,
 }
 
@@ -57,6 +59,7 @@ pub(crate) fn record_of(
             let told = Announcement {
                 common: Arc::new(vec![Live::Summary(conversation)]),
                 own: BTreeMap::new(),
+                outside: BTreeMap::new(),
                 users,
             };
             (record(kind::CONVERSATION, &body, Vec::new()), told)
@@ -69,6 +72,7 @@ pub(crate) fn record_of(
             let told = Announcement {
                 common: Arc::default(),
                 own: BTreeMap::new(),
+                outside: BTreeMap::new(),
                 users,
             };
             (record(kind::STEWARD, &body, Vec::new()), told)
@@ -95,7 +99,7 @@ pub(crate) fn record_of(
                     "two root records follow one: stewards that signed both lied or lost their log"
                 );
             }
-            let record = root_record(conversation, me, &taken, (newest, twins, ended));
+            let record = root_record(conversation, me, &users, &taken, (newest, twins, ended));
             let told = announced(conversation, me, &taken.changes, users, Vec::new());
             (record, told)
         }
@@ -111,6 +115,7 @@ pub(crate) fn record_of(
             let told = Announcement {
                 common: Arc::new(lines.into_iter().map(line).collect()),
                 own: BTreeMap::new(),
+                outside: BTreeMap::new(),
                 users,
             };
             (record(kind::EXPIRED, &body, Vec::new()), told)
@@ -121,12 +126,13 @@ pub(crate) fn record_of(
             let told = Announcement {
                 common: Arc::new(lines.into_iter().map(line).collect()),
                 own: BTreeMap::new(),
+                outside: BTreeMap::new(),
                 users,
             };
             (contents_record(conversation, came), told)
         }
         What::Commit { taken, tips, ended } => {
-            let record = to_record(conversation, me, &taken, (tips, ended));
+            let record = to_record(conversation, me, &users, &taken, (tips, ended));
             (record, announcement(conversation, me, &taken, users))
         }
     }
@@ -160,6 +166,20 @@ fn slot_of(slot: &Content, contents: &mut Vec<Vec<u8>>) -> Slot {
             Slot::Held(u16::try_from(contents.len() - 1).unwrap_or(u16::MAX))
         }
     }
+}
+
+/// Events that turned void of users at home here who are no members any more. Who just ceased to be
+/// one is told with the members.
+fn void_outside<'a>(
+    me: &ServerId,
+    voided: &'a [Voided],
+    users: &[UserId],
+) -> impl Iterator<Item = (UserId, &'a Voided)> {
+    voided.iter().filter_map(move |voided| {
+        let (author, home) = voided.outside?;
+        let is_told = home != *me || users.binary_search(&author).is_ok();
+        (!is_told).then_some((author, voided))
+    })
 }
 
 /// When users at home here were members.
@@ -228,6 +248,7 @@ fn void_by(voided: &[Voided]) -> Vec<(EventId, Cause)> {
 fn root_record(
     conversation: ConversationId,
     me: &ServerId,
+    users: &[UserId],
     taken: &TakenRecord,
     (newest, twins, ended): (RootRef, Option<TwinsRow>, Ended),
 ) -> Record {
@@ -251,6 +272,9 @@ fn root_record(
         marks: marks(&changes.touched),
         void: voided(&changes.voided),
         void_by: void_by(&changes.voided),
+        void_outside: void_outside(me, &changes.voided, users)
+            .map(|(author, voided)| (author, voided.event))
+            .collect(),
         stand: changes.stands_again.clone(),
         moved: changes.moved.clone(),
         folded: changes.folded.clone(),
@@ -268,6 +292,7 @@ fn root_record(
 fn to_record(
     conversation: ConversationId,
     me: &ServerId,
+    users: &[UserId],
     taken: &Taken,
     (tips, ended): (Vec<Tip>, Ended),
 ) -> Record {
@@ -291,6 +316,9 @@ fn to_record(
         marks: marks(&changes.touched),
         void: voided(&changes.voided),
         void_by: void_by(&changes.voided),
+        void_outside: void_outside(me, &changes.voided, users)
+            .map(|(author, voided)| (author, voided.event))
+            .collect(),
         stand: changes.stands_again.clone(),
         moved: changes.moved.clone(),
         folded: changes.folded.clone(),
@@ -406,8 +434,29 @@ fn announced(
     Announcement {
         common: Arc::new(common),
         own: roles_told(conversation, me, changes),
+        outside: outside_told(conversation, me, &changes.voided, &users),
         users,
     }
+}
+
+/// What authors are told who are no members any more: that it counts no more and why, and not by whom.
+fn outside_told(
+    conversation: ConversationId,
+    me: &ServerId,
+    voided: &[Voided],
+    users: &[UserId],
+) -> BTreeMap<UserId, Vec<Live>> {
+    let mut told: BTreeMap<UserId, Vec<Live>> = BTreeMap::new();
+    for (author, voided) in void_outside(me, voided, users) {
+        let change = Change::Vanished {
+            conversation,
+            event: voided.event,
+            reason: voided.reason.to_owned(),
+            by: None,
+        };
+        told.entry(author).or_default().push(Live::Ready(change));
+    }
+    told
 }
 
 fn roles_told(

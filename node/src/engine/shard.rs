@@ -362,6 +362,12 @@ impl ShardState {
                         &told.common,
                         &told.own,
                     );
+                    if !told.outside.is_empty() {
+                        let (nothing, outside) = (Arc::default(), &told.outside);
+                        shared
+                            .hub
+                            .publish(Some(durable.first), outside.keys(), &nothing, outside);
+                    }
                     if let Some(committed) = committed {
                         shared.replication.committed(committed);
                     }

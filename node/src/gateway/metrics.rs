@@ -36,7 +36,7 @@ impl Transport {
     }
 }
 
-const KINDS: [&str; 18] = [
+const KINDS: [&str; 19] = [
     "begin",
     "hello",
     "ping",
@@ -55,6 +55,7 @@ const KINDS: [&str; 18] = [
     "next_root",
     "sign_root",
     "voided",
+    "own",
 ];
 
 const fn kind(request: &Request) -> usize {
@@ -77,6 +78,7 @@ const fn kind(request: &Request) -> usize {
         Request::NextRoot { .. } => 15,
         Request::SignRoot { .. } => 16,
         Request::Voided { .. } => 17,
+        Request::Own { .. } => 18,
     }
 }
 

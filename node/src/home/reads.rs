@@ -195,6 +195,23 @@ impl HomeServer {
         .await
     }
 
+    /// An own event that is no line. What its author signed he may always read, member or not.
+    pub(super) async fn own(
+        &self,
+        who: Who,
+        conversation: ConversationId,
+        event: EventId,
+    ) -> Result<Reply, WireError> {
+        let rows = self.0.engine.shared.rows.clone();
+        let own = self.read(move || {
+            let row = rows.event(&event)?;
+            let row = row.filter(|row| row.conversation == conversation);
+            let row = row.filter(|row| row.void.is_some() || !row.shown);
+            Ok(row.and_then(|row| Items::new(&rows).own(&row, &who.user)))
+        });
+        own.await?.map(Reply::Own).ok_or_else(|| not_found("event"))
+    }
+
     pub(super) async fn state(
         &self,
         who: Who,

@@ -69,6 +69,7 @@ fn posted(shown: bool, by: Cause, marks: &Marks) -> Posted {
         marks: vec![],
         void: vec![],
         void_by: vec![],
+        void_outside: vec![],
         stand: vec![],
         moved: Vec::new(),
         folded: Vec::new(),

@@ -45,6 +45,7 @@ fn root_record(id: u8, twins: Option<TwinsRow>) -> Record {
         marks: vec![],
         void: vec![],
         void_by: vec![],
+        void_outside: vec![],
         stand: vec![],
         moved: vec![],
         folded: vec![],

@@ -71,6 +71,8 @@ pub struct Voided {
     pub reason: &'static str,
     /// The act that took it away, where one did.
     pub by: Option<Cause>,
+    /// Its author and his home, if he is no member any more: nobody but that home tells him.
+    pub outside: Option<(UserId, ServerId)>,
 }
 
 /// What a commit or root record changed of what was there before.
@@ -239,6 +241,7 @@ impl Conversation {
                         event,
                         reason: code,
                         by: self.authority.cause(&self.graph, change.at),
+                        outside: self.outside(&event),
                     });
                 }
                 Some(_) => {}
@@ -318,6 +321,13 @@ impl Conversation {
             moved.then(|| (event, self.graph.place(now)))
         };
         before.into_iter().filter_map(place).collect()
+    }
+
+    /// The author of an event and the home he had, if he is no member any more.
+    fn outside(&self, event: &EventId) -> Option<(UserId, ServerId)> {
+        let author = self.authority.author_of(&self.graph, event)?;
+        let is_outside = self.authority.role(&author) == Role::None;
+        is_outside.then(|| (author, self.home_of(&author)))
     }
 
     /// The home a user is, or was last, bound to here.

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Change, Item, Place, Summary, VoidItem, WireError};
+use super::{Change, ContentState, Item, Place, Summary, VoidItem, WireError};
 use crate::{
     commit::RootRef,
     event::{RawEvent, Tip},
@@ -117,6 +117,14 @@ pub enum Request {
     },
     /// One line.
     Item {
+        /// Which conversation.
+        conversation: ConversationId,
+        /// Which event.
+        event: EventId,
+    },
+    /// An own event that is no line: one that is void, or an edit. Its author reads it also when he is
+    /// no member any more.
+    Own {
         /// Which conversation.
         conversation: ConversationId,
         /// Which event.
@@ -257,6 +265,8 @@ pub enum Reply {
     Page(Page),
     /// To `item`.
     Item(Box<Item>),
+    /// To `own`.
+    Own(OwnEvent),
     /// To `state`.
     State {
         /// In order of the fields' names.
@@ -357,6 +367,19 @@ pub struct Member {
     /// Display name in this conversation, if set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+}
+
+/// An own event that is no line.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnEvent {
+    /// The event as its author signed it.
+    pub event: RawEvent,
+    /// Its content.
+    pub content: ContentState,
+    /// Why it does not count, if it does not: a code of `spec/04-authority.md`, section 5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub void: Option<String>,
 }
 
 /// A field of a conversation's state that is set.

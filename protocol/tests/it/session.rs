@@ -16,9 +16,9 @@ use comity_protocol::{
     root::{Genesis, RawRoot, Root},
     session::{
         Accepted, Anchor, Challenge, Change, ClientFrame, Code, ContentState, Cursor, CursorState,
-        CursorVerdict, Edited, FrameBuffer, Grantee, Hello, Item, LookedUp, Member, NextRoot, Page,
-        Place, Reaction, Reply, Request, ServerFrame, StateField, Summary, VoidItem, Welcome,
-        WireError, frame_bytes, session_message,
+        CursorVerdict, Edited, FrameBuffer, Grantee, Hello, Item, LookedUp, Member, NextRoot,
+        OwnEvent, Page, Place, Reaction, Reply, Request, ServerFrame, StateField, Summary,
+        VoidItem, Welcome, WireError, frame_bytes, session_message,
     },
     signing::{Domain, SecretKey, verify},
     time::{Hlc, Timestamp},
@@ -207,6 +207,10 @@ fn requests() -> Vec<Request> {
             conversation: CONVERSATION,
             event: EVENT,
         },
+        Request::Own {
+            conversation: CONVERSATION,
+            event: EVENT,
+        },
         Request::State {
             conversation: CONVERSATION,
             after: Some("title".to_owned()),
@@ -356,6 +360,19 @@ fn replies() -> Vec<Reply> {
             next: None,
         }),
         Reply::Item(Box::new(plain_item())),
+        Reply::Own(OwnEvent {
+            event: message(),
+            content: ContentState::Held(Blob(content().bytes().to_vec())),
+            void: Some("removed".to_owned()),
+        }),
+        Reply::Own(OwnEvent {
+            event: event(Act::Edit {
+                target: EVENT,
+                content: content().reference(),
+            }),
+            content: ContentState::Gone,
+            void: None,
+        }),
         Reply::State {
             fields: vec![StateField {
                 field: "topic".to_owned(),
@@ -621,6 +638,7 @@ fn every_form_of_frame_has_a_vector() {
         | Request::Members { .. }
         | Request::History { .. }
         | Request::Item { .. }
+        | Request::Own { .. }
         | Request::State { .. }
         | Request::Identity { .. }
         | Request::Lookup { .. }
@@ -628,7 +646,7 @@ fn every_form_of_frame_has_a_vector() {
         | Request::Delivery { .. }
         | Request::NextRoot { .. }
         | Request::SignRoot { .. }
-        | Request::Voided { .. } => 18,
+        | Request::Voided { .. } => 19,
     };
     assert_eq!(requests.len(), request(&Request::Ping), "{requests:?}");
     let reply = |reply: &Reply| match reply {
@@ -641,13 +659,14 @@ fn every_form_of_frame_has_a_vector() {
         | Reply::Members { .. }
         | Reply::Page(_)
         | Reply::Item(_)
+        | Reply::Own(_)
         | Reply::State { .. }
         | Reply::Identity { .. }
         | Reply::LookedUp(_)
         | Reply::Grantee(_)
         | Reply::Delivery { .. }
         | Reply::NextRoot(_)
-        | Reply::Voided { .. } => 16,
+        | Reply::Voided { .. } => 17,
     };
     let frames = names(file.server.iter().map(|f| about_server(&f.json)).collect());
     let others = |frame: &ServerFrame| match frame {
