@@ -10,6 +10,7 @@ pub mod compare;
 mod hostile;
 pub mod logs;
 pub mod machine;
+pub mod netns;
 pub mod network;
 pub mod process;
 pub mod prove;
