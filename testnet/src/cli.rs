@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use comity_sdk::Transport;
 
 use crate::{
-    bench, chaos, hostile,
+    bench, chaos, hostile, netns,
     network::{Network, Options},
     prove,
     replay::{self, Pace},
@@ -19,6 +19,7 @@ use crate::{
 /// A whole Comity network on this machine.
 ///
 ///   comity-testnet up                     three servers and demo users, until Ctrl-C
+///   comity-testnet up --netns             the same, each server a host of its own
 ///   comity-testnet replay LOG.jsonl       plays a chat log on three servers and compares
 ///   comity-testnet bench all --json       measures, one JSON line for each scenario
 ///   comity-testnet chaos                  breaks servers and links while users talk
@@ -35,6 +36,7 @@ pub struct Cli {
 enum Command {
     /// Runs three regional servers with demo users and shows how they are, until Ctrl-C.
     Up(up::Up),
+    Wire(netns::args::Wire),
     /// Plays chat logs on a network and compares what every server then shows.
     Replay(Replay),
     /// Measures how fast the network is: all real processes, through the SDK.
@@ -51,6 +53,9 @@ enum Command {
     /// One target under hostile inputs; what `prove hostile-input` starts.
     #[command(hide = true)]
     Hostile(hostile::Hostile),
+    /// Packets between namespaces; what `up --netns` starts.
+    #[command(hide = true)]
+    Router(netns::serve::Serve),
 }
 
 /// Which transport the clients use.
@@ -188,6 +193,13 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Server(server) => server::run(&server),
         Command::Hostile(hostile) => hostile::run(&hostile),
         Command::Sim(args) => sim::sim(&args),
+        Command::Router(args) => netns::serve::run(&args),
+        Command::Up(args) if args.in_namespaces() => up::enter(&args).and_then(|spaces| {
+            let Some(spaces) = spaces else {
+                return Ok(ExitCode::FAILURE);
+            };
+            runtime()?.block_on(up::up(args, Some(spaces)))
+        }),
         other => runtime().and_then(|runtime| runtime.block_on(command(other))),
     };
     done.unwrap_or_else(|error| {
@@ -205,13 +217,15 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 async fn command(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Up(up) => up::up(up).await,
+        Command::Up(up) => up::up(up, None).await,
+        Command::Wire(wire) => netns::args::wire(wire).await,
         Command::Bench(args) => bench::bench(args).await,
         Command::Replay(replay) => run_replay(replay).await,
         Command::Chaos(chaos) => chaos::chaos(chaos).await,
         Command::Prove(prove) => prove::prove(prove).await,
         Command::Server(_) => bail!("a server has a runtime of its own"),
         Command::Hostile(_) | Command::Sim(_) => bail!("neither needs a runtime"),
+        Command::Router(_) => bail!("a router has a runtime of its own"),
     }
 }
 

@@ -3,17 +3,19 @@
 
 mod member;
 mod setup;
+mod wait;
 
 pub use member::{Member, keep_handles};
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    sync::Arc,
+    time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use comity_node::{
     admin::{AdminReply, AdminRequest, ask},
     server::Status,
@@ -22,6 +24,11 @@ use comity_sdk::{Client, ClientBuilder, Transport};
 use serde::Deserialize;
 
 use crate::{
+    netns::{
+        rule::Rule,
+        spaces::Spaces,
+        wires::{self, Wires},
+    },
     process::{Command, Process, Ready, Stopped, Usage},
     proxy::Proxy,
 };
@@ -46,6 +53,14 @@ pub struct Options {
     pub server_args: Vec<String>,
     /// Seed of what is random in the network.
     pub seed: u64,
+    /// Namespaces with a site for each region, in which the servers are then hosts of their own.
+    /// The threads that start the network and its clients must be in their users' namespace.
+    pub spaces: Option<Arc<Spaces>>,
+    /// With spaces: how the ways between regions are, by (from, to). They take the place of
+    /// `proxied` and `delays`, which are for servers on loopback.
+    pub rules: Vec<(String, String, Rule)>,
+    /// The program `comity-testnet`, where this is another one.
+    pub program: Option<PathBuf>,
 }
 
 impl Options {
@@ -59,6 +74,9 @@ impl Options {
             delays: BTreeMap::new(),
             server_args: Vec::new(),
             seed: 1,
+            spaces: None,
+            rules: Vec::new(),
+            program: None,
         }
     }
 }
@@ -85,6 +103,8 @@ pub struct Node {
     pub name: String,
     /// Its directory.
     pub directory: PathBuf,
+    /// Where its users reach it.
+    pub host: IpAddr,
     /// Its ports.
     pub ports: Ports,
     /// Its process.
@@ -104,7 +124,7 @@ impl Node {
     /// Where clients reach it.
     #[must_use]
     pub fn address(&self) -> String {
-        format!("https://127.0.0.1:{}", self.ports.https)
+        format!("https://{}:{}", self.host, self.ports.https)
     }
 
     /// What it said when it became ready.
@@ -148,6 +168,8 @@ pub struct Network {
     pub nodes: Vec<Node>,
     /// Forwarders by (from, to), when links go through them.
     proxies: BTreeMap<(usize, usize), Proxy>,
+    /// The router between them, when they are in namespaces; ends after them.
+    wires: Option<Wires>,
     directory: PathBuf,
     ca_pem: String,
 }
@@ -160,12 +182,27 @@ impl Network {
     /// What failed, with the server's name; servers started until then are killed.
     pub async fn start(options: &Options) -> anyhow::Result<Self> {
         let plan = setup::prepare(options).await?;
+        let program = match &options.program {
+            Some(program) => program.clone(),
+            None => std::env::current_exe().context("finding this program")?,
+        };
+        let mut wires = None;
+        if let Some(spaces) = &options.spaces {
+            let started = Wires::start(spaces.clone(), &program, &options.directory, options.seed);
+            let started = wires.insert(started.await?);
+            for (from, to, rule) in &options.rules {
+                started.control().set(from, to, *rule).await?;
+            }
+        }
         let mut starting = Vec::new();
         for server in &plan.servers {
-            starting.push(Process::start(server_command(
-                &server.directory,
-                &options.server_args,
-            )?));
+            let log = server.directory.join("server.log");
+            let command = match &options.spaces {
+                Some(spaces) => wires::inside(&spaces.name(&server.region), &program, &log),
+                None => Command::new(&program, &log),
+            };
+            let command = server_command(command, &server.directory, &options.server_args);
+            starting.push(Process::start(command));
         }
         let mut nodes = Vec::new();
         for (server, process) in plan
@@ -178,6 +215,7 @@ impl Network {
                 region: server.region,
                 name: server.name,
                 directory: server.directory,
+                host: server.host,
                 ports: server.ports,
                 process,
             });
@@ -186,6 +224,7 @@ impl Network {
         Ok(Self {
             nodes,
             proxies: plan.proxies,
+            wires,
             directory,
             ca_pem: plan.ca_pem,
         })
@@ -209,67 +248,22 @@ impl Network {
         &self.directory
     }
 
-    /// Waits until every server has a link to every other.
+    /// The ways between the servers, when they are hosts of their own.
+    #[must_use]
+    pub fn wires(&self) -> Option<&Wires> {
+        self.wires.as_ref()
+    }
+
+    /// Whether the router, if there is one, still runs.
     ///
     /// # Errors
     ///
-    /// If that takes longer than `within`.
-    pub async fn linked(&self, within: Duration) -> anyhow::Result<()> {
-        self.until(within, |status| {
-            let peers = status["peers"].as_array().cloned().unwrap_or_default();
-            peers.len() + 1 == self.nodes.len()
-                && peers.iter().all(|peer| peer["connected"] == true)
-        })
-        .await
-        .context("waiting for links")
-    }
-
-    /// Waits until every server has a link to every other and nothing is left to push or fetch
-    /// anywhere, of all that was accepted before the call.
-    ///
-    /// # Errors
-    ///
-    /// If that takes longer than `within`.
-    pub async fn settled(&self, within: Duration) -> anyhow::Result<()> {
-        let called = SystemTime::now().duration_since(UNIX_EPOCH)?;
-        let called_ms = u64::try_from(called.as_millis())?;
-        self.until(within, |status| {
-            let peers = status["peers"].as_array().cloned().unwrap_or_default();
-            // A state is a moment old: one from before the call says nothing.
-            peers.len() + 1 == self.nodes.len()
-                && peers.iter().all(|peer| {
-                    peer["settled"] == true
-                        && peer["as_of_ms"].as_u64().is_some_and(|at| at > called_ms)
-                })
-        })
-        .await
-        .context("waiting for the servers to be whole")
-    }
-
-    async fn until(
-        &self,
-        within: Duration,
-        met: impl Fn(&serde_json::Value) -> bool,
-    ) -> anyhow::Result<()> {
-        let deadline = tokio::time::Instant::now() + within;
-        loop {
-            let mut all = true;
-            for node in &self.nodes {
-                all &= node.status().await.is_ok_and(|status| met(&status));
-            }
-            if all {
-                return Ok(());
-            }
-            if tokio::time::Instant::now() > deadline {
-                for node in &self.nodes {
-                    if let Ok(status) = node.status().await {
-                        eprintln!("{}: {}", node.name, status["peers"]);
-                    }
-                }
-                bail!("not within {within:?}");
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
+    /// If it has ended, or what the system says.
+    pub fn check_wires(&mut self) -> anyhow::Result<()> {
+        if let Some(wires) = &mut self.wires {
+            ensure!(wires.is_running()?, "the router ended; see router.log");
         }
+        Ok(())
     }
 
     /// Cuts or mends the links between two servers, both ways.
@@ -353,14 +347,17 @@ impl Network {
                 _ => Ok(()),
             }
         });
-        futures::future::try_join_all(stops).await.map(drop)
+        futures::future::try_join_all(stops).await?;
+        match &mut self.wires {
+            Some(wires) => wires.stop().await,
+            None => Ok(()),
+        }
     }
 }
 
-/// How this program starts a server: as itself.
-fn server_command(directory: &Path, args: &[String]) -> anyhow::Result<Command> {
-    let program = std::env::current_exe().context("finding this program")?;
-    Ok(Command::new(program, directory.join("server.log"))
+/// What a program that is about to be started needs to become a server.
+fn server_command(command: Command, directory: &Path, args: &[String]) -> Command {
+    command
         .arg("server")
         .arg("--dir")
         .arg(directory.as_os_str().to_owned())
@@ -369,7 +366,7 @@ fn server_command(directory: &Path, args: &[String]) -> anyhow::Result<Command> 
             "COMITY_LOG",
             std::env::var("COMITY_LOG").unwrap_or_else(|_| "info".into()),
         )
-        .ready(Ready::Json, READY_TIMEOUT))
+        .ready(Ready::Json, READY_TIMEOUT)
 }
 
 /// A free port of this machine.

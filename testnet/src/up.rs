@@ -1,9 +1,11 @@
 //! `comity-testnet up`: a running network for somebody who wants to try it.
 
 use std::{
+    collections::BTreeMap,
     io::{IsTerminal as _, Write as _},
     path::PathBuf,
     process::ExitCode,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     cli::{Latency, latency, regions},
+    netns::{args::Netns, probe, spaces::Spaces},
     network::{Network, Options},
 };
 
@@ -41,6 +44,15 @@ pub struct Up {
     /// Stop by itself after so many seconds.
     #[arg(long)]
     seconds: Option<u64>,
+    #[command(flatten)]
+    netns: Netns,
+}
+
+impl Up {
+    /// Whether its servers are to be hosts of their own.
+    pub(crate) fn in_namespaces(&self) -> bool {
+        self.netns.netns
+    }
 }
 
 /// A demo user, as it is kept for the next start.
@@ -57,6 +69,9 @@ struct ReadyServer {
     address: String,
     http: String,
     after_ms: u64,
+    /// The network namespace in which all this is, if it has one of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -67,19 +82,46 @@ struct SignIn {
     line: String,
 }
 
-/// Runs until Ctrl-C, then stops every server.
+/// Makes the namespaces of `up --netns` and brings this thread to its users' one. `None` where
+/// that cannot be done, which it says with the reason.
+///
+/// # Errors
+///
+/// An option that does not fit, or what the system says.
+pub(crate) fn enter(args: &Up) -> anyhow::Result<Option<Arc<Spaces>>> {
+    let sites = args.netns.sites(&regions(args.servers.into()))?;
+    if let Err(why) = probe::available() {
+        eprintln!("netns unavailable: {why}");
+        return Ok(None);
+    }
+    let spaces = Spaces::create(&sites).context("making namespaces")?;
+    spaces.enter_people()?;
+    Ok(Some(Arc::new(spaces)))
+}
+
+/// Runs until Ctrl-C, then stops every server. With `spaces` each server is in one of them, and
+/// this process is among its users.
 ///
 /// # Errors
 ///
 /// What kept a server from starting or from stopping cleanly.
-pub async fn up(args: Up) -> anyhow::Result<ExitCode> {
+pub async fn up(args: Up, spaces: Option<Arc<Spaces>>) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let mut int = signal(SignalKind::interrupt())?;
     let mut term = signal(SignalKind::terminate())?;
     std::fs::create_dir_all(&args.dir).with_context(|| format!("making {}", args.dir.display()))?;
+    let regions = regions(args.servers.into());
+    let mut delays = args.latency.iter().cloned().collect();
+    let mut rules = Vec::new();
+    if spaces.is_some() {
+        rules = args.netns.rules(&regions, &args.latency)?;
+        delays = BTreeMap::new();
+    }
     let options = Options {
-        regions: regions(args.servers.into()),
-        delays: args.latency.iter().cloned().collect(),
+        regions,
+        delays,
+        spaces,
+        rules,
         ..Options::new(args.dir.canonicalize()?, &[])
     };
     let mut network = Network::start(&options).await?;
@@ -115,6 +157,7 @@ pub async fn up(args: Up) -> anyhow::Result<ExitCode> {
                 anyhow::bail!("{} ended; see {}", node.name, node.process.log().display());
             }
         }
+        network.check_wires()?;
     }
     eprintln!("\nstopping");
     network.stop().await?;
@@ -172,8 +215,12 @@ fn sign_in(network: &Network, user: &DemoUser) -> Option<SignIn> {
     let ca = network.ca_path();
     // What a client keeps goes with the network: made anew, it has other servers and users.
     let store = network.directory().join("clients").join(&address);
+    // A client has to be where the servers' addresses are.
+    let inside = network.wires().map_or(String::new(), |wires| {
+        format!("ip netns exec {} ", wires.spaces().name("people"))
+    });
     let line = format!(
-        "{} --server {server} --ca {} --store {} --token {} --open lobby {address}",
+        "{inside}{} --server {server} --ca {} --store {} --token {} --open lobby {address}",
         chat_program(),
         ca.display(),
         store.display(),
@@ -211,6 +258,9 @@ fn tell(network: &Network, sign_ins: &[SignIn], ready_ms: u128, json: bool) -> a
             address: node.address(),
             http: format!("http://127.0.0.1:{}", node.ports.http),
             after_ms: node.ready()?.after_ms,
+            namespace: network
+                .wires()
+                .map(|wires| wires.spaces().name(&node.region)),
         });
     }
     let mut out = std::io::stdout().lock();
@@ -229,8 +279,14 @@ fn tell(network: &Network, sign_ins: &[SignIn], ready_ms: u128, json: bool) -> a
         for server in &servers {
             writeln!(
                 out,
-                "  {:14} {}  {}",
-                server.name, server.address, server.http
+                "  {:14} {}  {}{}",
+                server.name,
+                server.address,
+                server.http,
+                match &server.namespace {
+                    Some(space) => format!("  in the namespace {space}"),
+                    None => String::new(),
+                }
             )?;
         }
         writeln!(

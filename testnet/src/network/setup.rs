@@ -3,22 +3,36 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use comity_node::config::{Config, FILE, Listen, Peer, Profile, ServerKeys, TlsFiles};
 use comity_protocol::{card::CardFields, time::Timestamp};
 
 use super::{Options, Ports, free_ports};
-use crate::{ca::Authority, proxy::Proxy};
+use crate::{
+    ca::Authority,
+    netns::{site, spaces::Spaces},
+    proxy::Proxy,
+};
 
 pub(super) struct Planned {
     pub(super) region: String,
     pub(super) name: String,
     pub(super) directory: PathBuf,
+    pub(super) host: IpAddr,
     pub(super) ports: Ports,
+    hosting: Option<Hosting>,
+}
+
+/// What is special about a server in a namespace.
+struct Hosting {
+    /// Where it listens for other servers.
+    listens: Ipv4Addr,
+    /// Where these reach it: nowhere behind NAT.
+    reached: Option<Ipv4Addr>,
 }
 
 pub(super) struct Plan {
@@ -35,8 +49,29 @@ fn loopback(port: u16) -> SocketAddr {
     ([127, 0, 0, 1], port).into()
 }
 
-fn quic_address(port: u16) -> String {
-    format!("/ip4/127.0.0.1/udp/{port}/quic-v1")
+fn quic_address(host: Ipv4Addr, port: u16) -> String {
+    format!("/ip4/{host}/udp/{port}/quic-v1")
+}
+
+/// Ports of a host that a server has for itself.
+const HOST_PORTS: Ports = Ports {
+    https: 443,
+    http: 8080,
+    quic: 443,
+    links: 4001,
+};
+
+/// The place of a region's server in the namespaces.
+fn hosting(spaces: &Spaces, region: &str) -> anyhow::Result<(Ipv4Addr, Hosting)> {
+    let number = spaces.number(region);
+    let number = number.with_context(|| format!("there is no site {region}"))?;
+    let nat = spaces.sites()[number].nat;
+    let outside = site::outside(number);
+    let hosting = Hosting {
+        listens: if nat { site::behind(number) } else { outside },
+        reached: (!nat).then_some(outside),
+    };
+    Ok((site::desk(number), hosting))
 }
 
 /// Makes keys and certificates that are missing, chooses ports, and writes every configuration.
@@ -63,14 +98,30 @@ pub(super) async fn prepare(options: &Options) -> anyhow::Result<Plan> {
             let now = Timestamp(u64::try_from(now.as_millis())?);
             ServerKeys::create(&directory, fields, now)?
         };
-        let issued = authority.issue(&[&name, "localhost", "127.0.0.1"])?;
+        let (mut host, mut place) = (Ipv4Addr::LOCALHOST, None);
+        if let Some(spaces) = &options.spaces {
+            let (desk, hosting) = hosting(spaces, region)?;
+            (host, place) = (desk, Some(hosting));
+        }
+        let mut names = vec![name.clone(), "localhost".into(), "127.0.0.1".into()];
+        if let Some(place) = &place {
+            names.extend([host, place.listens].map(|address| address.to_string()));
+        }
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        let issued = authority.issue(&names)?;
         issued.write(&directory.join("tls.pem"), &directory.join("tls.key"))?;
         cards.push(keys.cards.to_text()?);
         servers.push(Planned {
             region: region.clone(),
             name,
             directory,
-            ports: free_ports()?,
+            host: host.into(),
+            ports: if place.is_some() {
+                HOST_PORTS
+            } else {
+                free_ports()?
+            },
+            hosting: place,
         });
     }
     let proxies = proxies(options, &servers).await?;
@@ -80,21 +131,33 @@ pub(super) async fn prepare(options: &Options) -> anyhow::Result<Plan> {
                 Some(proxy) => proxy.address().port(),
                 None => servers[to].ports.links,
             };
+            let reached = match &servers[to].hosting {
+                Some(hosting) => hosting.reached,
+                None => Some(Ipv4Addr::LOCALHOST),
+            };
             Peer {
                 card: cards[to].clone(),
-                addresses: vec![quic_address(port)],
+                addresses: reached
+                    .map(|host| quic_address(host, port))
+                    .into_iter()
+                    .collect(),
             }
         });
+        let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        let (users, links) = match &server.hosting {
+            Some(hosting) => (any as fn(u16) -> SocketAddr, hosting.listens),
+            None => (loopback as fn(u16) -> SocketAddr, Ipv4Addr::LOCALHOST),
+        };
         let config = Config {
             name: server.name.parse()?,
             region: Some(server.region.clone()),
             data: "data".into(),
             profile: Profile::Dev,
             listen: Listen {
-                https: Some(loopback(server.ports.https)),
+                https: Some(users(server.ports.https)),
                 http: Some(loopback(server.ports.http)),
-                quic: Some(loopback(server.ports.quic)),
-                links: loopback(server.ports.links),
+                quic: Some(users(server.ports.quic)),
+                links: (links, server.ports.links).into(),
             },
             tls: Some(TlsFiles {
                 certificate: "tls.pem".into(),
@@ -116,6 +179,10 @@ async fn proxies(
     servers: &[Planned],
 ) -> anyhow::Result<BTreeMap<(usize, usize), Proxy>> {
     let mut proxies = BTreeMap::new();
+    ensure!(
+        options.spaces.is_none() || (!options.proxied && options.delays.is_empty()),
+        "ways between namespaces have rules, not forwarders"
+    );
     if !options.proxied && options.delays.is_empty() {
         return Ok(proxies);
     }
