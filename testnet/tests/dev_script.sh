@@ -91,6 +91,8 @@ equip() {
     cp "$machine/rustup-files/"* "$machine/bin/"
     : >"$machine/toolchain"
     provide cargo-nextest
+    provide ip
+    provide nft
 }
 
 # Runs ./dev on the machine; its output goes to $machine/out, its exit code to $status.
@@ -144,6 +146,8 @@ run_dev test
 check "a new machine, as root: test succeeds" exited 0
 check "the test runner is installed in a pinned version" \
     called 'cargo install cargo-nextest --locked --version [0-9]'
+check "what gives servers networks of their own is installed" \
+    called 'apt-get install -y .*iproute2 nftables'
 check "units run" called 'cargo nextest run .*--workspace --locked'
 check "examples in the docs run" called 'cargo test --doc --workspace --locked'
 check "a testnet without prove is said, not failed" said 'has no .prove.'
@@ -184,6 +188,19 @@ run_dev test
 check "an equipped machine: test succeeds" exited 0
 check "an equipped machine: nothing is installed" \
     not_called '(apt-get|curl|rustup toolchain install|cargo install)'
+
+new_machine
+equip
+rm "$machine/bin/nft"
+provide apt-get 'exit 100'
+run_dev test
+check "no nftables to be had: the other tests run" exited 0
+check "no nftables to be had: it is said" said 'nftables could not be installed'
+user 1000
+: >"$machine/calls"
+run_dev test
+check "no nftables, no rights: the other tests run" exited 0
+check "no nftables, no rights: nothing is tried" not_called 'apt-get'
 
 new_machine
 equip
