@@ -51,10 +51,14 @@ pub(super) fn merged(
             row.slot
         }
         (None, Some(new)) if !replaces => Slot::Later(new.record, new.index),
-        // What is held stays so, whatever the new appearance came without.
-        (Some(old), None) if replaces && slot != Slot::Expired => {
-            Slot::Later(old.record, old.index)
+        // It was void, and so was never looked through for what is too old; now it is.
+        (Some(old), None) if replaces && slot == Slot::Expired => {
+            tx.erase(old);
+            erase_copies(id, tx);
+            slot
         }
+        // What is held stays so, whatever the new appearance came without.
+        (Some(old), None) if replaces => Slot::Later(old.record, old.index),
         (None, None) if slot == Slot::Withheld => row.slot,
         _ if replaces => slot,
         _ => row.slot,
@@ -157,6 +161,11 @@ pub(super) fn erase(event: &EventId, now: Slot, tx: &mut Tx<'_>) {
         None if row.slot == Slot::Withheld => {}
         None => return,
     }
+    erase_copies(event, tx);
+    set_slot(event, &mut row, now, tx);
+}
+
+fn erase_copies(event: &EventId, tx: &mut Tx<'_>) {
     let copies = key::copies(event);
     let end = [copies.as_slice(), &[0xff; ContentAt::BYTES + 1]].concat();
     let (low, high) = (Bound::Included(&*copies), Bound::Included(&*end));
@@ -166,5 +175,4 @@ pub(super) fn erase(event: &EventId, now: Slot, tx: &mut Tx<'_>) {
         }
         tx.delete(&copy);
     }
-    set_slot(event, &mut row, now, tx);
 }

@@ -10,7 +10,7 @@ use comity_protocol::{
     signing::SecretKey,
     time::{Hlc, Timestamp},
 };
-use comity_storage::{Config, Storage};
+use comity_storage::{Config, ContentAt, Storage};
 
 use super::*;
 
@@ -273,4 +273,48 @@ fn what_no_act_of_a_local_user_took_away_is_on_no_list() {
     outranked.void[0].1 = "outranked".to_owned();
     submit(kind::COMMIT, &outranked).unwrap();
     assert_eq!(seen_by(&rows, &stranger, cause().author).0, []);
+}
+
+#[test]
+fn what_came_void_and_counts_once_its_days_are_over_is_on_no_disk() {
+    let posted = posted(true, cause(), &Marks::default());
+    let dir = tempfile::tempdir().unwrap();
+    let (storage, rows) = opened(&dir);
+    let text = b"older than is kept".to_vec();
+    let mut void = posted.commits[0].clone();
+    void.events[0].slot = Slot::Held(0);
+    void.events[0].void = Some("removed".to_owned());
+    let mut again = void.clone();
+    again.events[0].void = Some("lost_branch".to_owned());
+    let mut counts = posted.commits[0].clone();
+    counts.events[0].slot = Slot::Expired;
+    let known = record(kind::CONVERSATION, &posted.known, vec![]);
+    storage
+        .submit_and_wait(vec![
+            known,
+            record(kind::COMMIT, &void, vec![text.clone()]),
+            record(kind::COMMIT, &again, vec![text.clone()]),
+        ])
+        .unwrap();
+    let held: Vec<_> = (1..=rows.0.newest())
+        .filter(|number| {
+            let at = ContentAt {
+                record: *number,
+                index: 0,
+            };
+            rows.0.content(at).is_ok()
+        })
+        .collect();
+    assert_eq!(held.len(), 2, "both appearances hold it");
+    let counts = record(kind::COMMIT, &counts, vec![]);
+    storage.submit_and_wait(vec![counts]).unwrap();
+    for number in held {
+        let at = ContentAt {
+            record: number,
+            index: 0,
+        };
+        assert!(rows.0.content(at).is_err(), "record {number}");
+    }
+    let row = rows.event(&posted.event).unwrap().unwrap();
+    assert_eq!(row.slot, Slot::Expired);
 }
