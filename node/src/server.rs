@@ -140,7 +140,7 @@ pub struct Status {
     pub taken: u64,
     /// Conversations known.
     pub conversations: u64,
-    /// Twin root records, each proof against the stewards that signed both.
+    /// Twin root records, each proof that a steward lied or lost its log.
     pub twins: Vec<serde_json::Value>,
     /// Peers.
     pub peers: Vec<serde_json::Value>,

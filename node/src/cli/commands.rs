@@ -324,7 +324,7 @@ pub(super) fn status(dir: &Path, status: &Status) -> anyhow::Result<ExitCode> {
         );
         for pair in twins {
             println!(
-                "  TWINS     record {} of {}: signed twice by {}",
+                "  TWINS     record {} of {}: a steward lied or lost its log; both signed by {}",
                 pair["n"],
                 text(pair, "conversation"),
                 pair["signed_both"]

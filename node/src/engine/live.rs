@@ -96,7 +96,7 @@ pub(crate) fn record_of(
                     stands = %twins.stands,
                     loses = %twins.loses,
                     signed_both = ?twins.signed_both,
-                    "two root records follow one: stewards that signed both lied or lost their log"
+                    "two root records follow one: a steward lied or lost its log"
                 );
             }
             let record = root_record(conversation, me, &users, &taken, (newest, twins, ended));

@@ -51,12 +51,13 @@ pub struct TakenRecord {
     pub changes: Changes,
 }
 
-/// Two records on one: proof against the stewards that signed both.
+/// Two records on one: proof that a steward lied or lost its log.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ProvenTwins {
     /// Both.
     pub twins: Twins,
-    /// Whom it is proof against: one at least, if both were signed by majorities.
+    /// Stewards that signed both: one at least, if both were signed by majorities. Where it was the
+    /// only steward it is proof against that one; else it may have been told a lie.
     pub signed_both: Vec<ServerId>,
 }
 
