@@ -245,6 +245,8 @@ pub struct Authority {
     records: Vec<Record>,
     /// Those that stand, oldest first: they have settled what lies in their pasts.
     settled: Vec<NodeIx>,
+    /// What each of these did.
+    settlements: Vec<settle::Settlement>,
     /// Acts that none of them has settled.
     unsettled: BTreeSet<ActIx>,
     /// What lies below them and could not be judged when they came.
@@ -305,6 +307,7 @@ impl Authority {
             homes: BTreeMap::new(),
             records: Vec::new(),
             settled: Vec::new(),
+            settlements: Vec::new(),
             unsettled: BTreeSet::new(),
             left_open: BTreeSet::new(),
             judged: 0,

@@ -18,7 +18,7 @@ pub use frontier::Span;
 pub(crate) use graph::Past;
 pub use graph::{Graph, Inserted, Node};
 pub use records::Twins;
-pub(crate) use records::{Ground, NoGround};
+pub(crate) use records::{Ground, NoGround, SettledBefore};
 
 /// A commit's place in one [`Graph`]; means nothing in another. Dependencies have smaller ones.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     commit::RootRef,
     event::Tip,
-    history::{Graph, Ground, NoGround, NodeIx, Past},
+    history::{Graph, Ground, NoGround, NodeIx, Past, SettledBefore},
     ids::{CommitId, Digest, RootId, ServerId},
     limits::AUTHORITY_TIPS_MAX,
     root::{Made, MemberLeaf, Members, Root, SignedRoot},
@@ -36,6 +36,21 @@ pub(super) struct Record {
     grant: ActIx,
     /// That the owner before is an admin, if he was another.
     former: Option<ActIx>,
+}
+
+/// What a record that stands settled, as far as taking that back needs it: the rest are all the
+/// entries of its past that lie in none before.
+#[derive(Clone, Debug)]
+pub(super) struct Settlement {
+    /// What records before had left open.
+    closed: Vec<EntryIx>,
+    branches: Vec<SettledBefore>,
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Records that late twins had this thread settle.
+    pub(super) static SETTLED_LATE: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
 /// What one who holds nothing but the past of a record makes of it.
@@ -120,22 +135,19 @@ impl Authority {
         let mut pass = Pass::default();
         let standing = graph.standing_records();
         let stands = standing.last() == Some(&node);
-        if stands
-            && standing
-                .split_last()
-                .is_some_and(|(_, rest)| rest == self.settled)
-        {
-            graph.settle_branches(&past);
-            self.settle_by(&view.verdicts, &mut pass);
-            self.settled.push(node);
-            self.follow_records(graph, &mut pass);
-        } else if standing == self.settled {
-            self.follow_records(graph, &mut pass);
-        } else {
-            // A twin with a lower id came late: what another settled was never settled.
-            self.settle_chain(graph, &standing);
-            self.choose_records(&standing);
-            self.queue_everything(&mut pass);
+        let followed = graph.node(node).prev() == self.settled.last().copied();
+        match view {
+            Some(view) if stands && followed => {
+                self.settle(graph, node, &past, &view, &mut pass);
+                self.follow_records(graph, &mut pass);
+            }
+            _ if standing == self.settled => self.follow_records(graph, &mut pass),
+            _ => {
+                // A twin with a lower id came late: what another settled was never settled.
+                self.settle_chain(graph, &standing);
+                self.choose_records(&standing);
+                self.queue_everything(&mut pass);
+            }
         }
         self.follow_all_forks(graph, &mut pass);
         self.judge_queue(graph, &mut pass);
@@ -167,13 +179,14 @@ impl Authority {
     }
 
     /// What a record builds on, and the verdicts that follow from that alone. What a `new` one says of
-    /// the members has to follow from it too.
+    /// the members has to follow from it too; of one that is not new and follows no record that
+    /// stands nothing is asked, and no verdicts are given.
     fn examine(
         &self,
         graph: &Graph,
         record: &SignedRoot,
         new: bool,
-    ) -> Result<(Ground, View), RecordOutcome> {
+    ) -> Result<(Ground, Option<View>), RecordOutcome> {
         if !matches!(self.mode, Mode::Group(_)) {
             let why = "a direct conversation has no root records";
             return Err(RecordOutcome::Refused(why));
@@ -190,11 +203,14 @@ impl Authority {
             return Err(RecordOutcome::Missing { record, commits });
         }
         let before = record.root().prev.and_then(|id| graph.record(&id));
+        if !new && before != self.settled.last().copied() {
+            return Ok((ground, None));
+        }
         let view = self.view(graph, &ground.past, before);
         if new && let Err(why) = self.allows(graph, &view, before, record) {
             return Err(RecordOutcome::Refused(why));
         }
-        Ok((ground, view))
+        Ok((ground, Some(view)))
     }
 
     /// Commits below a frontier whose events are not held; it is held itself.
@@ -451,15 +467,27 @@ impl Authority {
         }
     }
 
-    /// Keeps `verdicts` for ever, and queues what they change. What still waits stays open.
-    fn settle_by(&mut self, verdicts: &BTreeMap<EntryIx, Verdict>, pass: &mut Pass) {
-        for (ix, verdict) in verdicts {
+    /// The record at `node`, which follows the newest that settled, settles what one made of its
+    /// past: for ever, unless a twin comes. Queues what that changes; what still waits stays open.
+    fn settle(
+        &mut self,
+        graph: &mut Graph,
+        node: NodeIx,
+        past: &Past,
+        view: &View,
+        pass: &mut Pass,
+    ) {
+        let branches = graph.settle_branches(past);
+        let mut closed = Vec::new();
+        for (ix, verdict) in &view.verdicts {
             let entry = &mut self.entries[ix.0 as usize];
             if matches!(verdict, Verdict::Waits(_)) {
                 self.left_open.insert(*ix);
                 continue;
             }
-            self.left_open.remove(ix);
+            if self.left_open.remove(ix) {
+                closed.push(*ix);
+            }
             entry.settled = Some(*verdict);
             if entry.kind.is_act() {
                 self.unsettled.remove(&ActIx(entry.detail));
@@ -468,26 +496,91 @@ impl Authority {
                 pass.queue_at(self.level(*ix), *ix);
             }
         }
+        self.settled.push(node);
+        self.settlements.push(Settlement { closed, branches });
     }
 
-    /// Works out anew what the records of `chain` settle, and nothing else. Verdicts are left as they
-    /// were.
+    /// Has the records of `chain` settle, and nothing else: from where it leaves the chain of those
+    /// that do now. Verdicts are left as they were.
     fn settle_chain(&mut self, graph: &mut Graph, chain: &[NodeIx]) {
-        for entry in &mut self.entries {
-            if entry.settled.take().is_some() && entry.kind.is_act() {
-                self.unsettled.insert(ActIx(entry.detail));
-            }
-        }
-        graph.unsettle_branches();
-        self.settled.clear();
-        self.left_open.clear();
-        for node in chain {
+        let both = self.settled.iter().zip(chain);
+        let common = both.take_while(|(a, b)| a == b).count();
+        self.unsettle_to(graph, common);
+        for node in &chain[common..] {
+            #[cfg(test)]
+            SETTLED_LATE.set(SETTLED_LATE.get() + 1);
             let past = graph.past(*node).clone();
             let view = self.view_of_copy(graph, &past);
-            self.settle_by(&view.verdicts, &mut Pass::default());
-            graph.settle_branches(&past);
-            self.settled.push(*node);
+            self.settle(graph, *node, &past, &view, &mut Pass::default());
         }
+    }
+
+    /// Takes back what all records but the first `kept` settled.
+    fn unsettle_to(&mut self, graph: &mut Graph, kept: usize) {
+        let mut branches = Vec::new();
+        while self.settled.len() > kept
+            && let (Some(node), Some(of)) = (self.settled.pop(), self.settlements.pop())
+        {
+            let before = self.settled.last().map(|before| graph.past(*before));
+            let own = graph.nodes_beyond(graph.past(node), before).into_iter();
+            let own: Vec<_> = own
+                .flat_map(|node| self.entries_of_node(graph, node))
+                .collect();
+            for ix in own {
+                self.left_open.remove(&ix);
+                self.unsettle(ix);
+            }
+            for ix in of.closed {
+                self.unsettle(ix);
+                self.left_open.insert(ix);
+            }
+            // One record may have settled a branch in several steps.
+            branches.extend(of.branches.into_iter().rev());
+        }
+        graph.unsettle_branches(branches);
+    }
+
+    fn unsettle(&mut self, ix: EntryIx) {
+        let entry = &mut self.entries[ix.0 as usize];
+        if entry.settled.take().is_some() && entry.kind.is_act() {
+            self.unsettled.insert(ActIx(entry.detail));
+        }
+    }
+
+    /// All that the records in `chain` settle, worked out from nothing: what [`Self::settle_chain`]
+    /// has to agree with.
+    #[cfg(test)]
+    pub(super) fn settled_anew(&self, graph: &Graph, chain: &[NodeIx]) -> (Graph, Self) {
+        let (mut graph, mut anew) = (graph.clone(), self.clone());
+        graph.forget_settled();
+        for entry in &mut anew.entries {
+            if entry.settled.take().is_some() && entry.kind.is_act() {
+                anew.unsettled.insert(ActIx(entry.detail));
+            }
+        }
+        anew.settled.clear();
+        anew.settlements.clear();
+        anew.left_open.clear();
+        anew.settle_chain(&mut graph, chain);
+        (graph, anew)
+    }
+
+    /// Nothing that a late twin may leave behind differs from all of it settled anew.
+    #[cfg(test)]
+    pub(super) fn assert_settled_as_anew(&self, graph: &Graph) {
+        let (anew_graph, anew) = self.settled_anew(graph, &graph.standing_records());
+        assert_eq!(self.settled, anew.settled);
+        let closed = |of: &Self| -> Vec<Vec<EntryIx>> {
+            let all = of.settlements.iter();
+            all.map(|settlement| settlement.closed.clone()).collect()
+        };
+        assert_eq!(closed(self), closed(&anew));
+        assert_eq!(self.left_open, anew.left_open);
+        assert_eq!(self.unsettled, anew.unsettled);
+        for (now, anew) in self.entries.iter().zip(&anew.entries) {
+            assert_eq!(now.settled, anew.settled);
+        }
+        graph.assert_branches_as(&anew_graph);
     }
 
     fn queue_everything(&self, pass: &mut Pass) {
@@ -511,10 +604,9 @@ impl Authority {
 
     /// What one makes of `past` who holds nothing but that, with the records up to `before`.
     fn view(&self, graph: &Graph, past: &Past, before: Option<NodeIx>) -> View {
-        let chain = graph.records_to(before);
-        if chain != self.settled {
+        if before != self.settled.last().copied() {
             let (mut at, mut copy) = (graph.clone(), self.clone());
-            copy.settle_chain(&mut at, &chain);
+            copy.settle_chain(&mut at, &graph.records_to(before));
             return copy.view_of_copy(&at, past);
         }
         if !graph.stands_alike_within(past) {

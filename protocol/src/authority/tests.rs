@@ -6,6 +6,7 @@ mod examples;
 mod oracle;
 mod records;
 mod rules;
+mod settle;
 mod sight;
 mod wander;
 mod world;

@@ -54,6 +54,10 @@ pub(crate) struct Ground {
     pub(crate) past: Past,
 }
 
+/// Up to where a branch was settled before a record settled more of it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct SettledBefore(BranchIx, u32);
+
 impl Graph {
     /// Where a root record is held; record 0 is nowhere.
     #[must_use]
@@ -220,28 +224,52 @@ impl Graph {
         twins
     }
 
-    /// Settles the branches that stand among what lies in `past`, for ever, and chooses anew.
-    pub(crate) fn settle_branches(&mut self, past: &Past) {
+    /// Settles the branches that stand among what lies in `past`, for ever, and chooses anew. Gives
+    /// what [`Self::unsettle_branches`] needs.
+    pub(crate) fn settle_branches(&mut self, past: &Past) -> Vec<SettledBefore> {
         let homes: Vec<u32> = self.home_indices().collect();
+        let mut before = Vec::new();
         for home in &homes {
             for (branch, to) in self.standing_within(*home, past) {
                 let settled = &mut self.branches[branch.0 as usize].settled_to;
-                *settled = to.max(*settled);
+                if to > *settled {
+                    before.push(SettledBefore(branch, *settled));
+                    *settled = to;
+                }
             }
         }
         for home in homes {
             self.choose_standing(home);
         }
+        before
     }
 
-    /// Takes back what was settled: another record stands than was thought.
-    pub(crate) fn unsettle_branches(&mut self) {
-        for branch in &mut self.branches {
-            branch.settled_to = branch.start;
+    /// Takes back what was settled last, in the other order: another record stands than was thought.
+    pub(crate) fn unsettle_branches(&mut self, before: impl IntoIterator<Item = SettledBefore>) {
+        for SettledBefore(branch, to) in before {
+            self.branches[branch.0 as usize].settled_to = to;
         }
         let homes: Vec<u32> = self.home_indices().collect();
         for home in homes {
             self.choose_standing(home);
+        }
+    }
+
+    /// As if no record had ever settled anything.
+    #[cfg(test)]
+    pub(crate) fn forget_settled(&mut self) {
+        for branch in &mut self.branches {
+            branch.settled_to = branch.start;
+        }
+        self.unsettle_branches([]);
+    }
+
+    /// The same branches stand and are settled in both.
+    #[cfg(test)]
+    pub(crate) fn assert_branches_as(&self, other: &Self) {
+        for (one, other) in self.branches.iter().zip(&other.branches) {
+            let ends = |branch: &super::graph::Branch| (branch.settled_to, branch.stands_to);
+            assert_eq!(ends(one), ends(other));
         }
     }
 

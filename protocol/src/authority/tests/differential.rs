@@ -66,7 +66,7 @@ fn assert_same(world: &World, server: &Server, held: u128, context: &dyn std::fm
     server.assert_told();
 }
 
-fn verdicts(world: &World, server: &Server) -> Vec<Verdict> {
+pub(super) fn verdicts(world: &World, server: &Server) -> Vec<Verdict> {
     (0..world.made.len())
         .flat_map(|c| {
             let events = world.made[c].events.len();

@@ -27,6 +27,8 @@ pub(super) struct Wander {
     at: [char; 10],
     held: [u128; 5],
     moved: u64,
+    /// Of a hundred steps those that make a root record.
+    records: usize,
 }
 
 impl Wander {
@@ -78,11 +80,18 @@ impl Wander {
             at,
             held,
             moved: 1,
+            records: 0,
         }
     }
 
     pub(super) fn run(seed: u64) -> World {
+        Self::run_with(seed, 5)
+    }
+
+    /// The same with a root record at so many of a hundred steps.
+    pub(super) fn run_with(seed: u64, records: usize) -> World {
         let mut wander = Self::new(seed);
+        wander.records = records;
         let size = wander.world.made.len() + 10 + wander.rng.below(31);
         while wander.world.made.len() < size {
             wander.step();
@@ -131,7 +140,7 @@ impl Wander {
     }
 
     fn step(&mut self) {
-        if self.rng.chance(5) {
+        if self.rng.chance(self.records) {
             return self.record();
         }
         let h = self.rng.below(5);
