@@ -9,6 +9,7 @@ use crate::{
     account::{self, Credential, Web},
     address,
     client::{Client, Me, Shared, Stop},
+    conversation::name_stewards,
     driver::Driver,
     error::{Error, ErrorKind, Result},
     events::ConnectionState,
@@ -221,9 +222,11 @@ pub(crate) fn start(
     let shared = Arc::new(Shared::new(me, outbox, notebook, verified, calls));
     let intake = Intake::new(Arc::clone(&shared));
     let driver = Driver::new(Arc::clone(&shared), store, dial, calls_out, cursor);
+    let naming = name_stewards(Arc::clone(&shared));
     let client = Client::from_shared(shared);
     tokio::spawn(intake.run());
     tokio::spawn(driver.run());
+    tokio::spawn(naming);
     Ok(client)
 }
 

@@ -7,6 +7,8 @@ mod voided;
 
 pub use voided::{Confirmed, Voided};
 
+pub(crate) use ownership::{Wanted, name_stewards};
+
 use std::{fmt, sync::Arc};
 
 use comity_protocol::{

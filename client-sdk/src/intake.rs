@@ -160,6 +160,7 @@ impl Intake {
     }
 
     fn conversation(&self, summary: Summary) {
+        self.shared.wanted.note(&summary);
         let shown = Arc::new(summary.clone());
         if self.shared.notebook().know(summary) {
             self.shared.hub.publish(Notice::Conversation(shown));

@@ -178,6 +178,7 @@ pub(crate) fn summary(newest: Option<u64>) -> Summary {
         servers: vec![SERVER],
         newest: newest.map(place),
         changed_at: Timestamp(newest.unwrap_or(0)),
+        names_stewards: false,
     }
 }
 

@@ -132,6 +132,8 @@ pub(crate) struct Shared {
     pub(crate) accepted: AtomicU64,
     pub(crate) taken: AtomicU64,
     pub(crate) refused: AtomicU64,
+    /// Conversations opened because something was due in them.
+    pub(crate) woken: AtomicU64,
     pub(crate) stopping: AtomicBool,
     pub(crate) nonces: Arc<Nonces>,
     /// When the disk was last found full, in milliseconds.

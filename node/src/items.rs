@@ -346,6 +346,7 @@ impl<'a> Items<'a> {
             servers: self.servers(conversation)?,
             newest,
             changed_at: newest.map_or(row.at, |place| place.hlc.timestamp()),
+            names_stewards: self.rows.due(conversation)?.stewards == Some(*user),
         }))
     }
 

@@ -85,6 +85,18 @@ pub(crate) fn text(engine: &Engine) -> String {
         "Pairs of root records on one: stewards signed both.",
         number(shared.rows.twins().map_or(0, |twins| twins.len() as u64)),
     );
+    metric(
+        "forked_homes",
+        "gauge",
+        "Homes that forked their chain, over all conversations: with proof.",
+        number(shared.rows.forks().map_or(0, |forks| forks.len() as u64)),
+    );
+    metric(
+        "conversations_woken_total",
+        "counter",
+        "Conversations opened because something was due in them though nobody used them.",
+        loaded(&shared.woken),
+    );
     let peers = shared.replication.peers();
     let _ = writeln!(
         out,

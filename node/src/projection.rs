@@ -10,6 +10,7 @@ use comity_protocol::{
     ids::{CommitId, ConversationId, EventId, ServerId, UserId},
     role::Role,
     session::Place,
+    shard::Due,
 };
 use comity_storage::{Projection, RecordView, Tx};
 
@@ -59,6 +60,7 @@ impl Projection for HomeProjection {
             }),
             kind::STEWARD => records::read(number, record.body).map(|of: StewardRecord| {
                 tx.put(&key::steward(&of.conversation), &value(&of.steward));
+                due(&of.conversation, of.due, tx);
             }),
             kind::UNREACHED => records::read(number, record.body).map(|of: UnreachedRecord| {
                 tx.put(&key::unreached(&of.peer), &value(&of.ms));
@@ -75,6 +77,15 @@ impl Projection for HomeProjection {
         if let Err(error) = applied {
             tracing::error!(%error, "a record was left out of the index");
         }
+    }
+}
+
+/// What a conversation waits for, if a record changed that.
+fn due(conversation: &ConversationId, due: Option<Due>, tx: &mut Tx<'_>) {
+    match due {
+        None => {}
+        Some(due) if due == Due::default() => tx.delete(&key::due(conversation)),
+        Some(due) => tx.put(&key::due(conversation), &value(&due)),
     }
 }
 
@@ -230,6 +241,7 @@ impl HomeProjection {
         if let Some(twins) = &record.twins {
             tx.put(&key::twins_of(&conversation, twins.n), &value(twins));
         }
+        due(&conversation, record.due, tx);
         let log = ChangeLog {
             conversation,
             number,
@@ -265,6 +277,10 @@ impl HomeProjection {
             return Ok(());
         };
         self.held(number, &conversation, &commit, &record.tips, tx);
+        if let Some(fork) = &record.fork {
+            tx.put(&key::fork(&conversation, &fork.home), &value(fork));
+        }
+        due(&conversation, record.due, tx);
         let mut log = ChangeLog {
             conversation,
             number,

@@ -14,6 +14,7 @@ use comity_protocol::{
     role::Role,
     root::{RawRoot, Steward},
     session::Place,
+    shard::Due,
     time::Timestamp,
 };
 use comity_storage::Record;
@@ -200,6 +201,12 @@ pub(crate) struct CommitRecord {
     /// Homes that take part no longer, and the end of the own chain that they are still to have.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) ended: Vec<(ServerId, Option<u64>)>,
+    /// Another commit of its home on the same one before: proof that this home forked its chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) fork: Option<ForkRow>,
+    /// What this home is to do here by itself from now on, if that is new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) due: Option<Due>,
 }
 
 /// A root record from 1 on and what it changed here; the fields are those of a [`CommitRecord`].
@@ -248,6 +255,8 @@ pub(crate) struct RootRecord {
     pub(crate) state: Vec<(String, Option<EventId>)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) ended: Vec<(ServerId, Option<u64>)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) due: Option<Due>,
 }
 
 /// Proof against the stewards that signed two records on one.
@@ -260,12 +269,24 @@ pub(crate) struct TwinsRow {
     pub(crate) signed_both: Vec<ServerId>,
 }
 
+/// Proof that a home forked its chain: two commits of it on one before.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ForkRow {
+    pub(crate) home: ServerId,
+    pub(crate) stands: CommitId,
+    pub(crate) loses: CommitId,
+}
+
 /// What this home promised and signed for the next root record of a conversation, as it is now.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StewardRecord {
     pub(crate) conversation: ConversationId,
     pub(crate) steward: Steward,
+    /// What this home is to do here by itself from now on, if that is new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) due: Option<Due>,
 }
 
 /// For how long this server has tried in vain to reach another, in milliseconds. Written lazily: a

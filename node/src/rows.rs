@@ -13,12 +13,13 @@ use comity_protocol::{
     role::Role,
     root::Steward,
     session::Place,
+    shard::Due,
     time::Timestamp,
 };
 use comity_storage::{ContentAt, Direction, ReadError, Reader};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::records::{AccountRecord, Marks, Slot, TokenRecord, TwinsRow};
+use crate::records::{AccountRecord, ForkRow, Marks, Slot, TokenRecord, TwinsRow};
 
 mod outside;
 mod sight;
@@ -27,6 +28,8 @@ mod withheld;
 const VALUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Twin root records that operators are told of; one is alarming.
 const TWINS_MAX: usize = 1_000;
+/// Homes that forked their chains of which operators are told.
+const FORKS_MAX: usize = 1_000;
 
 /// A conversation.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -191,6 +194,14 @@ pub(crate) mod key {
     pub(crate) fn twins_of(conversation: &ConversationId, n: u64) -> Vec<u8> {
         [b"z", conversation.as_bytes().as_slice(), &n.to_be_bytes()].concat()
     }
+    /// The newest proof that a home forked its chain.
+    pub(crate) fn fork(conversation: &ConversationId, home: &ServerId) -> Vec<u8> {
+        [b"F", conversation.as_bytes().as_slice(), home.as_bytes()].concat()
+    }
+    /// What a conversation waits for that nobody asks for.
+    pub(crate) fn due(conversation: &ConversationId) -> Vec<u8> {
+        [b"D", conversation.as_bytes().as_slice()].concat()
+    }
     pub(crate) fn unreached(peer: &ServerId) -> Vec<u8> {
         [b"w", peer.as_bytes().as_slice()].concat()
     }
@@ -328,6 +339,40 @@ impl Rows {
     /// Twin root records of all conversations.
     pub(crate) fn twins(&self) -> Result<Vec<(ConversationId, TwinsRow)>, ReadError> {
         let rows = self.0.scan_prefix(b"z", Direction::Forward, TWINS_MAX)?;
+        let parsed = rows.iter().filter_map(|(key, bytes)| {
+            Some((ConversationId::from_bytes(id_at(key, 1)?), parse(bytes)?))
+        });
+        Ok(parsed.collect())
+    }
+
+    /// Homes that forked their chains, in all conversations.
+    pub(crate) fn forks(&self) -> Result<Vec<(ConversationId, ForkRow)>, ReadError> {
+        let rows = self.0.scan_prefix(b"F", Direction::Forward, FORKS_MAX)?;
+        let parsed = rows.iter().filter_map(|(key, bytes)| {
+            Some((ConversationId::from_bytes(id_at(key, 1)?), parse(bytes)?))
+        });
+        Ok(parsed.collect())
+    }
+
+    /// What a conversation waits for that nobody asks for.
+    pub(crate) fn due(&self, conversation: &ConversationId) -> Result<Due, ReadError> {
+        let row = get(&self.0, &key::due(conversation))?;
+        Ok(row.unwrap_or_default())
+    }
+
+    /// The same of those after a conversation that wait for something, in order of their ids.
+    pub(crate) fn due_after(
+        &self,
+        after: Option<&ConversationId>,
+        limit: usize,
+    ) -> Result<Vec<(ConversationId, Due)>, ReadError> {
+        let low = after.map(key::due);
+        let low = low
+            .as_deref()
+            .map_or(Bound::Included(b"D".as_slice()), Bound::Excluded);
+        let rows = self
+            .0
+            .scan(low, Bound::Excluded(b"E"), Direction::Forward, limit)?;
         let parsed = rows.iter().filter_map(|(key, bytes)| {
             Some((ConversationId::from_bytes(id_at(key, 1)?), parse(bytes)?))
         });

@@ -142,6 +142,8 @@ pub struct Status {
     pub conversations: u64,
     /// Twin root records, each proof that a steward lied or lost its log.
     pub twins: Vec<serde_json::Value>,
+    /// Homes that forked their chains, each with two commits on one as proof.
+    pub forks: Vec<serde_json::Value>,
     /// Peers.
     pub peers: Vec<serde_json::Value>,
     /// How the store came up.
@@ -267,6 +269,7 @@ impl Server {
             accepted: AtomicU64::new(0),
             taken: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            woken: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             nonces: Arc::default(),
             full_at: AtomicU64::new(0),
@@ -484,6 +487,20 @@ impl View {
                         "stands": twins.stands,
                         "loses": twins.loses,
                         "signed_both": twins.signed_both,
+                    })
+                })
+                .collect(),
+            forks: shared
+                .rows
+                .forks()
+                .unwrap_or_default()
+                .into_iter()
+                .map(|(conversation, fork)| {
+                    serde_json::json!({
+                        "conversation": conversation,
+                        "home": fork.home,
+                        "stands": fork.stands,
+                        "loses": fork.loses,
                     })
                 })
                 .collect(),

@@ -275,6 +275,8 @@ struct CatchUp {
     started: bool,
     done: bool,
     to: u64,
+    /// Where the reader's device is to have stewards named.
+    to_name_stewards: Vec<ConversationId>,
     conversations: Vec<Cursor>,
     /// Next entry of each conversation that has one, and of [`OUTSIDE`].
     heads: BinaryHeap<Reverse<(u64, u16, usize)>>,
@@ -310,10 +312,15 @@ impl CatchUp {
         position: u64,
         out: &mut VecDeque<Change>,
     ) -> Result<u64, ReadError> {
+        let mut items = Items::new(rows);
         if !self.started {
             self.start(rows, user, position)?;
+            // His device may have been away when that was told.
+            for conversation in std::mem::take(&mut self.to_name_stewards) {
+                let summary = items.summary(&conversation, user)?;
+                out.extend(summary.map(|summary| Change::Conversation(Box::new(summary))));
+            }
         }
-        let mut items = Items::new(rows);
         let mut last = None;
         while let Some(Reverse((record, index, at))) = self.heads.pop() {
             if out.len() >= UPDATE_ITEMS_MAX && last.is_some_and(|last| last < record) {
@@ -365,6 +372,9 @@ impl CatchUp {
             let left = row.role == Role::None;
             if left && row.since <= position {
                 continue;
+            }
+            if row.role == Role::Owner && rows.due(&conversation)?.stewards == Some(*user) {
+                self.to_name_stewards.push(conversation);
             }
             let from = position.max(row.joined.saturating_sub(1));
             let mut cursor = Cursor {

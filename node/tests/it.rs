@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod it {
     mod acts;
+    mod alerts;
     mod bad_input;
     mod client;
     mod documents;

@@ -55,6 +55,9 @@ pub const RETENTION_BATCH: usize = 100;
 pub const RETENTION_LOOK: usize = 65_536;
 /// Time between two looks for them in a conversation, in milliseconds: six hours.
 pub const RETENTION_MS: u64 = 6 * 3_600 * 1_000;
+/// Time between two looks for conversations in which something is due though nobody uses them, in
+/// milliseconds: ten minutes.
+pub const WAKE_MS: u64 = 600_000;
 /// Bytes of an identity entry or server card.
 pub const ENTRY_BYTES_MAX: usize = 8 * 1024;
 /// Entries of one identity log, side branches included.

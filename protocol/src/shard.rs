@@ -19,11 +19,13 @@ mod sight;
 mod stewards;
 #[cfg(test)]
 mod tests;
+mod wake;
 mod withheld;
 mod work;
 
 pub use ballots::{BALLOTS_MAX, OwnerAsks};
 pub use open::Stored;
+pub use wake::Due;
 pub use work::{Done, Opening, Output, ReplyTo, Submission, Submitted, What, first_answer};
 
 use std::{
@@ -48,6 +50,7 @@ use crate::{
 use open::Open;
 use retention::Retention;
 use seed::Seed;
+use wake::Waking;
 use withheld::Lacking;
 use work::{Waiter, Work};
 
@@ -95,7 +98,7 @@ pub trait Store {
     fn cannot_store(&self) -> Option<WireError>;
 }
 
-/// Events taken, since the last look.
+/// What was done, since the last look.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Counts {
     /// Of local users, durable.
@@ -104,6 +107,8 @@ pub struct Counts {
     pub taken: u64,
     /// Of local users, refused by their conversation.
     pub refused: u64,
+    /// Conversations opened because something was due in them.
+    pub woken: u64,
 }
 
 /// Conversations that are driven together.
@@ -137,6 +142,7 @@ pub struct Shard {
     lacking: BTreeMap<ConversationId, Lacking>,
     /// Events whose contents came and are on their way to the disk.
     filling: BTreeSet<EventId>,
+    waking: Waking,
 }
 
 fn not_found() -> WireError {
@@ -162,6 +168,7 @@ impl Shard {
                 accepted: 0,
                 taken: 0,
                 refused: 0,
+                woken: 0,
             },
             document_bytes: 0,
             seed: Seed::new(seed),
@@ -172,6 +179,7 @@ impl Shard {
             retention: Retention::new(),
             lacking: BTreeMap::new(),
             filling: BTreeSet::new(),
+            waking: Waking::new(),
         }
     }
 
@@ -370,6 +378,7 @@ impl Shard {
         open.looks.lacks(lacks);
         // What not everybody may have is read for each peer by itself.
         let node = open.machine.graph().ix(&commit);
+        let fork = node.and_then(|node| open.machine.graph().fork_at(node));
         let pushed = own.is_some() && !open.peers.is_empty();
         let pushed = pushed && node.is_some_and(|node| open.is_for_all(node));
         let bundle = pushed.then(|| taken.to_bundle());
@@ -397,6 +406,7 @@ impl Shard {
         let what = What::Commit {
             taken: Box::new(taken),
             tips,
+            fork,
             ended,
         };
         self.submit(id, what, users, Some(committed), work, out);
@@ -416,9 +426,15 @@ impl Shard {
             return;
         };
         let looks = std::mem::take(&mut open.looks);
+        let changes_due = matches!(
+            what,
+            What::Commit { .. } | What::Record { .. } | What::Steward(_)
+        );
+        let due = changes_due.then(|| open.new_due(&self.me, self.pace));
         *self.on_the_way.entry(conversation).or_default() += 1;
         out.push(Output::Store(Box::new(Submission {
             what,
+            due: due.flatten(),
             users,
             committed: committed.into(),
             done: Done {

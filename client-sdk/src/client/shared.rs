@@ -27,6 +27,7 @@ use tokio::{
 use super::{CONVERSATIONS_PAGE, Stats};
 use crate::{
     clock,
+    conversation::Wanted,
     error::{Error, ErrorKind, Result},
     events::{ConnectionState, Event as Told, Hub, Mark, Warning},
     intake::Jobs,
@@ -105,6 +106,7 @@ pub(crate) struct Shared {
     state: watch::Sender<ConnectionState>,
     stop: watch::Sender<Stop>,
     pub(crate) jobs: Jobs,
+    pub(crate) wanted: Wanted,
     /// Everything up to here was taken in.
     taken: Mutex<Option<Cursor>>,
     /// Answers that have to come before lines can be taken in.
@@ -143,6 +145,7 @@ impl Shared {
             stop: watch::Sender::new(Stop::No),
             taken: Mutex::new(None),
             jobs: Jobs::default(),
+            wanted: Wanted::default(),
             waiting: AtomicUsize::new(0),
             unverified: AtomicU64::new(0),
             sessions: AtomicU64::new(0),

@@ -27,6 +27,7 @@ fn summary(person: &Person) -> Summary {
         servers: vec![SERVER],
         newest: None,
         changed_at: Timestamp(1),
+        names_stewards: false,
     }
 }
 

@@ -299,10 +299,12 @@ pub(super) fn status(dir: &Path, status: &Status) -> anyhow::Result<ExitCode> {
     let found = asked(&config, &AdminRequest::Status)?;
     let no_peers = Vec::new();
     let peers = found["peers"].as_array().unwrap_or(&no_peers);
-    let no_twins = Vec::new();
-    let twins = found["twins"].as_array().unwrap_or(&no_twins);
+    let none = Vec::new();
+    let twins = found["twins"].as_array().unwrap_or(&none);
+    let forks = found["forks"].as_array().unwrap_or(&none);
     let healthy = found["storage"] == "ok"
         && twins.is_empty()
+        && forks.is_empty()
         && peers
             .iter()
             .all(|peer| peer["connected"].as_bool().unwrap_or(false));
@@ -328,6 +330,15 @@ pub(super) fn status(dir: &Path, status: &Status) -> anyhow::Result<ExitCode> {
                 pair["n"],
                 text(pair, "conversation"),
                 pair["signed_both"]
+            );
+        }
+        for fork in forks {
+            println!(
+                "  FORK      {} forked its chain in {}: {} and {} follow one commit",
+                text(fork, "home"),
+                text(fork, "conversation"),
+                text(fork, "stands"),
+                text(fork, "loses")
             );
         }
         for peer in peers {

@@ -15,7 +15,7 @@ use comity_protocol::{
     role::Role,
     root::SignedRoot,
     session::{Change, ContentState, Item, Place},
-    shard::What,
+    shard::{Due, What},
 };
 use comity_storage::Record;
 
@@ -23,8 +23,8 @@ use crate::{
     hub::Live,
     records::{
         CommitRecord, ContentEntry, ContentsRecord, ConversationRecord, EventEntry, ExpiredRecord,
-        Marks, MemberChange, RootRecord, SUMMARY_FIELDS, Slot, StewardRecord, TwinsRow, kind,
-        record,
+        ForkRow, Marks, MemberChange, RootRecord, SUMMARY_FIELDS, Slot, StewardRecord, TwinsRow,
+        kind, record,
     },
     rows::{LogKind, is_taken_away},
 };
@@ -45,7 +45,23 @@ pub(crate) struct Announcement {
 pub(crate) fn record_of(
     me: &ServerId,
     conversation: ConversationId,
+    (what, due): (What, Option<Due>),
+    users: Arc<Vec<UserId>>,
+) -> (Record, Announcement) {
+    let (record, mut told) = record_with(me, conversation, what, due, users);
+    // His device acts on it: it learns of it at once, and at each start while it stays.
+    if let Some(owner) = due.and_then(|due| due.stewards) {
+        let summary = Live::Summary(conversation);
+        told.own.entry(owner).or_default().push(summary);
+    }
+    (record, told)
+}
+
+fn record_with(
+    me: &ServerId,
+    conversation: ConversationId,
     what: What,
+    due: Option<Due>,
     users: Arc<Vec<UserId>>,
 ) -> (Record, Announcement) {
     match what {
@@ -68,6 +84,7 @@ pub(crate) fn record_of(
             let body = StewardRecord {
                 conversation,
                 steward: *steward,
+                due,
             };
             let told = Announcement {
                 common: Arc::default(),
@@ -99,7 +116,9 @@ pub(crate) fn record_of(
                     "two root records follow one: a steward lied or lost its log"
                 );
             }
-            let record = root_record(conversation, me, &users, &taken, (newest, twins, ended));
+            let body = root_record(conversation, me, &users, &taken, (newest, twins, ended));
+            let body = RootRecord { due, ..body };
+            let record = record(kind::ROOT, &body, Vec::new());
             let told = announced(conversation, me, &taken.changes, users, Vec::new());
             (record, told)
         }
@@ -131,8 +150,29 @@ pub(crate) fn record_of(
             };
             (contents_record(conversation, came), told)
         }
-        What::Commit { taken, tips, ended } => {
-            let record = to_record(conversation, me, &users, &taken, (tips, ended));
+        What::Commit {
+            taken,
+            tips,
+            fork,
+            ended,
+        } => {
+            let fork = fork.map(|fork| ForkRow {
+                home: fork.home,
+                stands: fork.stands,
+                loses: fork.loses,
+            });
+            if let Some(fork) = &fork {
+                tracing::error!(
+                    %conversation,
+                    home = %fork.home,
+                    stands = %fork.stands,
+                    loses = %fork.loses,
+                    "two commits of a home follow one: it lied or went on from an old copy of its log"
+                );
+            }
+            let (body, contents) = to_record(conversation, me, &users, &taken, (tips, ended));
+            let body = CommitRecord { fork, due, ..body };
+            let record = record(kind::COMMIT, &body, contents);
             (record, announcement(conversation, me, &taken, users))
         }
     }
@@ -244,19 +284,19 @@ fn void_by(voided: &[Voided]) -> Vec<(EventId, Cause)> {
     named.collect()
 }
 
-/// The record of a root record.
+/// The record of a root record, but for what is due from then on.
 fn root_record(
     conversation: ConversationId,
     me: &ServerId,
     users: &[UserId],
     taken: &TakenRecord,
     (newest, twins, ended): (RootRef, Option<TwinsRow>, Ended),
-) -> Record {
+) -> RootRecord {
     let changes = &taken.changes;
     // It was verified: it can be read.
     let root = SignedRoot::decode(&taken.raw).ok();
     let before = root.as_ref().filter(|root| root.n > 1);
-    let body = RootRecord {
+    RootRecord {
         conversation,
         root: taken.raw.clone(),
         id: taken.record.id,
@@ -284,18 +324,18 @@ fn root_record(
         history: changes.history.clone(),
         state: changes.state.clone(),
         ended,
-    };
-    record(kind::ROOT, &body, Vec::new())
+        due: None,
+    }
 }
 
-/// The record of a commit.
+/// The record of a commit and its contents, but for what it proves and what is due from then on.
 fn to_record(
     conversation: ConversationId,
     me: &ServerId,
     users: &[UserId],
     taken: &Taken,
     (tips, ended): (Vec<Tip>, Ended),
-) -> Record {
+) -> (CommitRecord, Vec<Vec<u8>>) {
     let mut contents = Vec::new();
     let mut entry = |event: &comity_protocol::conversation::TakenEvent| EventEntry {
         raw: event.event.to_raw(),
@@ -329,8 +369,10 @@ fn to_record(
         tips,
         state: changes.state.clone(),
         ended,
+        fork: None,
+        due: None,
     };
-    record(kind::COMMIT, &body, contents)
+    (body, contents)
 }
 
 /// What sessions are told.

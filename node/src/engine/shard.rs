@@ -23,6 +23,8 @@ use crate::{hub::Live, replication::Event};
 
 /// Commands taken in before commits are made of what they brought.
 const BATCH: usize = 512;
+/// Rows of what is due that are read at once.
+const DUE_LOOK: usize = 1_000;
 
 /// Who waits for an own event.
 struct Sender {
@@ -195,6 +197,7 @@ impl ShardState {
             Command::Tick => {
                 self.look(&shared);
                 self.machine.release(shared.now(), store, &mut self.out);
+                self.wake(&shared);
                 self.machine.tend(shared.now(), store, &mut self.out);
                 self.retain(&shared);
             }
@@ -216,6 +219,25 @@ impl ShardState {
                 .lacks_in(all.into_iter().filter(|id| shard_of(id, shards) == index)),
             Err(error) => tracing::error!(%error, "rows could not be read"),
         }
+    }
+
+    /// A step of opening conversations in which something is due though nobody uses them.
+    fn wake(&mut self, shared: &Shared) {
+        let now = shared.now();
+        if let Some(after) = self.machine.wants_due(now) {
+            let (index, shards) = self.place;
+            match shared.rows.due_after(after.as_ref(), DUE_LOOK) {
+                Ok(due) => {
+                    let more = due.len() >= DUE_LOOK;
+                    let to = due.last().map(|(id, _)| *id).filter(|_| more);
+                    let own = due.into_iter();
+                    let own = own.filter(|(id, _)| shard_of(id, shards) == index);
+                    self.machine.give_due(now, own, to, shared);
+                }
+                Err(error) => tracing::error!(%error, "rows could not be read"),
+            }
+        }
+        self.machine.wake(shared);
     }
 
     /// A step of erasing contents whose days are over.
@@ -332,6 +354,7 @@ impl ShardState {
     fn submit(&mut self, submission: Submission) {
         let Submission {
             what,
+            due,
             users,
             committed,
             done,
@@ -350,7 +373,7 @@ impl ShardState {
         if let Some(error) = broken.get() {
             return finish(Err(error.clone()));
         }
-        let (record, told) = live::record_of(&shared.me, conversation, what, users);
+        let (record, told) = live::record_of(&shared.me, conversation, (what, due), users);
         // Runs in the committer, in the order of records: what sessions and links are told keeps
         // that order, whichever shard it came from.
         let stored = move |result: Result<Durable, SubmitError>| {
@@ -406,6 +429,7 @@ impl ShardState {
             .fetch_add(counts.accepted, Ordering::Relaxed);
         shared.taken.fetch_add(counts.taken, Ordering::Relaxed);
         shared.refused.fetch_add(counts.refused, Ordering::Relaxed);
+        shared.woken.fetch_add(counts.woken, Ordering::Relaxed);
     }
 
     fn answer_drains(&mut self) {

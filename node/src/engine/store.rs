@@ -115,6 +115,7 @@ fn stored(shared: &Shared, id: &ConversationId) -> Result<Option<Stored>, ReadEr
         acked,
         own_end,
         steward: rows.steward(id)?,
+        due: rows.due(id)?,
     }))
 }
 

@@ -80,6 +80,8 @@ fn posted(shown: bool, by: Cause, marks: &Marks) -> Posted {
         tips: vec![],
         state: vec![],
         ended: vec![],
+        fork: None,
+        due: None,
     };
     let known = ConversationRecord {
         conversation,

@@ -55,6 +55,7 @@ fn root_record(id: u8, twins: Option<TwinsRow>) -> Record {
         history: None,
         state: vec![],
         ended: vec![],
+        due: None,
     };
     record(kind::ROOT, &body, vec![])
 }
@@ -81,6 +82,7 @@ fn what_a_steward_did_and_saw_is_read_back_from_the_log_alone() {
     let steward = |round| StewardRecord {
         conversation: ROOM,
         steward: promised(round),
+        due: None,
     };
     let unreached = |ms| UnreachedRecord { peer: PEER, ms };
     let twins = TwinsRow {

@@ -131,7 +131,12 @@ impl Home {
         let world = &self.history.world;
         let local = world.users.iter().filter(|user| user.home == HOME);
         let users: Arc<Vec<UserId>> = Arc::new(local.map(|user| user.id).collect());
-        let (record, told) = record_of(&world.homes[HOME].id, self.conversation(), what, users);
+        let (record, told) = record_of(
+            &world.homes[HOME].id,
+            self.conversation(),
+            (what, None),
+            users,
+        );
         let durable = self.storage.submit_and_wait(vec![record]).unwrap();
         let position = Some(durable.first);
         self.hub
@@ -156,6 +161,7 @@ impl Home {
                 self.store(What::Commit {
                     taken: Box::new(taken),
                     tips,
+                    fork: None,
                     ended: Vec::new(),
                 });
             }),

@@ -26,26 +26,28 @@ use super::{
 };
 
 /// Speaks for server `b` frame by frame, with its key.
-struct Peer {
+pub(super) struct Peer {
     links: Links,
     events: Events,
-    id: ServerId,
-    key: SecretKey,
+    pub(super) id: ServerId,
+    pub(super) key: SecretKey,
     at: PeerKey,
     link: u64,
     /// Its only user.
-    user: UserId,
-    device: SecretKey,
-    log: Identity,
+    pub(super) user: UserId,
+    pub(super) device: SecretKey,
+    pub(super) log: Identity,
     next_push: u64,
     tip: Option<SignedCommit>,
 }
 
+/// The key by which the peer speaks for its user.
+pub(super) fn home_key() -> SecretKey {
+    SecretKey::from_seed([41; 32])
+}
+
 fn account(home: ServerId) -> (UserId, SecretKey, Identity) {
-    let (home_key, device) = (
-        SecretKey::from_seed([41; 32]),
-        SecretKey::from_seed([42; 32]),
-    );
+    let (home_key, device) = (home_key(), SecretKey::from_seed([42; 32]));
     let genesis = Account {
         handle: "mallory".parse().unwrap(),
         home,
@@ -113,7 +115,7 @@ impl Peer {
             .await;
     }
 
-    fn send(&self, frame: &Frame) {
+    pub(super) fn send(&self, frame: &Frame) {
         self.send_raw(Bytes::from(encode_frame(frame)));
     }
 
@@ -148,7 +150,7 @@ impl Peer {
         }
     }
 
-    async fn verdict(&mut self, of: u64) -> Verdict {
+    pub(super) async fn verdict(&mut self, of: u64) -> Verdict {
         self.frame(|frame| match frame {
             Frame::Verdicts { verdicts } => {
                 let found = verdicts.iter().find(|(n, _)| *n == of)?;
@@ -206,7 +208,7 @@ impl Peer {
         bundle
     }
 
-    fn push(&mut self, bundle: Bundle) -> u64 {
+    pub(super) fn push(&mut self, bundle: Bundle) -> u64 {
         let n = self.next_push;
         self.next_push += 1;
         self.send(&Frame::Push { n, bundle });
@@ -233,7 +235,7 @@ impl Peer {
     }
 }
 
-async fn pair() -> (Net, Peer) {
+pub(super) async fn pair() -> (Net, Peer) {
     let mut net = Net::prepare(2);
     net.up(0).await;
     let peer = Peer::link(&net).await;

@@ -49,6 +49,12 @@ async fn sign_root(
     }
 }
 
+async fn names_stewards(client: &mut Client, conversation: ConversationId) -> bool {
+    let all = client.conversations().await;
+    let of = all.iter().find(|of| of.conversation == conversation);
+    of.unwrap().names_stewards
+}
+
 async fn owner(client: &mut Client, conversation: ConversationId) -> Option<UserId> {
     let request = Request::Members {
         conversation,
@@ -88,6 +94,13 @@ async fn ownership_is_handed_over_while_two_of_three_stewards_run_and_once_they_
     }
     owner_is(&net, &[&alice, &bob, &carol], room, alice.user).await;
 
+    // Her device is to have the three named: her home says so, to her alone, and to who comes back.
+    assert!(names_stewards(&mut a, room).await);
+    let mut back = net.connect(&alice).await;
+    assert!(back.announced(room).await.names_stewards);
+    let mut others = net.connect(&bob).await;
+    assert!(!names_stewards(&mut others, room).await);
+
     // The three are stewards from record 1 on, which the first signs alone.
     let next = next_root(&mut a, room, None).await.unwrap();
     let (root, raw) = signed(&alice, next);
@@ -105,6 +118,7 @@ async fn ownership_is_handed_over_while_two_of_three_stewards_run_and_once_they_
         stands,
         "a retry"
     );
+    assert!(!names_stewards(&mut a, room).await);
 
     // With all three.
     let mut b = net.connect(&bob).await;

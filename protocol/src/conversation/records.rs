@@ -326,23 +326,66 @@ impl Conversation {
         }
     }
 
+    /// From when on this home is to make a checkpoint, as far as that does not depend on what it
+    /// could settle now; none if it has none to make.
+    #[must_use]
+    pub fn checkpoint_from(&self, pace: CheckpointPace) -> Option<Timestamp> {
+        let root = self.newest_root()?;
+        let acts = self.authority.unsettled_acts();
+        if acts == 0 || !self.speaks_for_owner(root) {
+            return None;
+        }
+        let many = acts >= pace.acts;
+        Some(if many {
+            Timestamp(0)
+        } else {
+            root.created_at.plus_ms(pace.ms)
+        })
+    }
+
+    /// It is the home of the owner, who did not move away since the newest record.
+    fn speaks_for_owner(&self, root: &Root) -> bool {
+        root.home == self.me && self.home_now(&root.owner) == Some(self.me)
+    }
+
+    /// The owner, if his device is to have the usual stewards named: this home speaks for him, it is
+    /// the only steward though two others take part, and he never had a record made for the sake of
+    /// other stewards. Whoever did decides himself from then on.
+    #[must_use]
+    pub fn owner_to_name_stewards(&self) -> Option<UserId> {
+        let root = self.newest_root()?;
+        let alone = root.stewards == [self.me] && self.speaks_for_owner(root);
+        if !alone || self.authority.homes().take(3).count() < 3 {
+            return None;
+        }
+        let mut at = self.authority.newest_record(&self.graph)?.id;
+        while let Some(held) = self.records.held.get(&at) {
+            let before_id = held.root().prev?;
+            let before = self.held_record(&before_id)?;
+            if before.owner != root.owner {
+                break;
+            }
+            if matches!(held.made(), Made::ByOwner(_)) && held.root().owner == root.owner {
+                return None;
+            }
+            at = before_id;
+        }
+        Some(root.owner)
+    }
+
     /// Whether this home is to make a checkpoint: it is the owner's, who did not move away since the
     /// last record, there were acts since, and they are many or it is long ago.
     #[must_use]
     pub fn checkpoint_due(&self, now: Timestamp, pace: CheckpointPace) -> bool {
-        let Some(root) = self.newest_root() else {
+        let (Some(root), Some(from)) = (self.newest_root(), self.checkpoint_from(pace)) else {
             return false;
         };
-        if root.home != self.me || self.home_now(&root.owner) != Some(self.me) {
-            return false;
-        }
-        let acts = self.authority.unsettled_acts();
         let long = now.0 >= root.created_at.plus_ms(pace.ms).0;
         // What a cut names and nobody gave yet is waited for: settled without it, it lets nothing
         // stand.
         let whole = self.authority.unheld_cuts().next().is_none();
         let late = now.0 >= root.created_at.plus_ms(pace.ms.saturating_mul(2)).0;
-        if acts == 0 || !(acts >= pace.acts || long) || !(whole || late) {
+        if now < from || !(whole || late) {
             return false;
         }
         // Acts that no record can settle yet are no reason to make one after the other.
@@ -397,7 +440,7 @@ impl Conversation {
 
     /// One steward is a majority: it promises, signs and counts in one step. What it signed is
     /// durable with the record itself, before anybody is told of it.
-    fn sign_alone(
+    pub(super) fn sign_alone(
         &self,
         now: Timestamp,
         before: RootRef,

@@ -130,6 +130,10 @@ pub struct Summary {
     pub newest: Option<Place>,
     /// Time of the newest change here.
     pub changed_at: Timestamp,
+    /// The reader owns it, and his device is to have the usual stewards named, by `next_root` without
+    /// names: his home cannot do that by itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub names_stewards: bool,
 }
 
 /// One change, in the order the server took it in.

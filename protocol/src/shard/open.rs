@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Opening, Output, ReplyTo, ballots::Ballot, withheld::Looks, work::Waiter};
+use super::{Due, Opening, Output, ReplyTo, ballots::Ballot, withheld::Looks, work::Waiter};
 use crate::{
     authority::Sight,
     commit::RootRef,
@@ -39,6 +39,8 @@ pub struct Stored {
     pub own_end: Option<u64>,
     /// What this home promised and signed as a steward, as it was last stored.
     pub steward: Option<Steward>,
+    /// What it waits for, as that was last stored.
+    pub due: Due,
 }
 
 #[derive(Debug)]
@@ -74,6 +76,8 @@ pub(super) struct Open {
     pub(super) steward: Option<Steward>,
     /// Changes of that on their way to the disk.
     pub(super) stewarding: usize,
+    /// What it waits for, as that is stored or on its way there.
+    pub(super) due: Due,
     /// None is begun by itself before.
     pub(super) not_before: Timestamp,
     /// The next record being made.
@@ -101,6 +105,7 @@ impl Open {
         open.own_tip = own_tip;
         open.own_end = stored.own_end;
         open.steward = stored.steward;
+        open.due = stored.due;
         open
     }
 
@@ -128,6 +133,7 @@ impl Open {
             used: 0,
             document_bytes: 0,
             steward: None,
+            due: Due::default(),
             stewarding: 0,
             not_before: Timestamp(0),
             ballot: None,

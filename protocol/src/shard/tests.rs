@@ -101,6 +101,7 @@ impl Store for Disk {
             acked: BTreeMap::new(),
             own_end: self.own_end,
             steward: None,
+            due: Due::default(),
         }))
     }
 

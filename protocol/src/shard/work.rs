@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{stewards::Asks, withheld::Looks};
+use super::{stewards::Asks, wake::Due, withheld::Looks};
 use crate::{
     commit::RootRef,
     conversation::{Came, Expired, ProvenTwins, RoleChange, Taken, TakenRecord},
     event::Tip,
+    history::Fork,
     ids::{CommitId, ConversationId, EventId, ServerId, UserId},
     link::{Offer, Range, Verdict},
     replication::{Committed, Judged, RecordsNeed, RecordsOf, Ticket},
@@ -68,8 +69,11 @@ pub enum Output {
 /// Something to be made durable.
 #[derive(Debug)]
 pub struct Submission {
-    /// The record.
+    /// The record. A conversation and expired contents change nothing that is due.
     pub what: What,
+    /// What its conversation waits for from then on, in place of what was stored before; none: the
+    /// same.
+    pub due: Option<Due>,
     /// Local users to be told once it is durable: members as they are then, and those who just
     /// ceased to be. Sorted.
     pub users: Arc<Vec<UserId>>,
@@ -113,6 +117,8 @@ pub enum What {
         taken: Box<Taken>,
         /// Ends of the chain of the commit's home. Sorted.
         tips: Vec<Tip>,
+        /// What it proves, if its home has another on the same one before.
+        fork: Option<Fork>,
         /// Homes that take part no longer, and the end of the own chain that they are to have.
         ended: Vec<(ServerId, Option<u64>)>,
     },

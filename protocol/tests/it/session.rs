@@ -312,6 +312,7 @@ fn summary() -> Summary {
         servers: vec![SERVER],
         newest: Some(PLACE),
         changed_at: Timestamp(1_700_000_000_000),
+        names_stewards: false,
     }
 }
 

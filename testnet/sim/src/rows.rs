@@ -118,9 +118,9 @@ impl Record {
                 expired.iter().map(|expired| expired.event).collect(),
             )),
             What::Contents(came) => Self::of_contents(came),
-            What::Commit { taken, tips, ended } => {
-                Self::of_commit(conversation, *taken, tips, ended)
-            }
+            What::Commit {
+                taken, tips, ended, ..
+            } => Self::of_commit(conversation, *taken, tips, ended),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::{
     ids::{PublicKey, UserId},
     limits::{CHECKPOINT_ACTS, CHECKPOINT_MS},
     link::Offer,
-    root::{Genesis, RawRoot},
+    root::{Genesis, RawRoot, SignedRoot},
     signing::SecretKey,
     time::Timestamp,
 };
@@ -244,6 +244,46 @@ fn the_home_that_an_owner_moved_away_from_makes_no_checkpoint() {
     world.commit(2);
     world.gossip_all();
     assert!(!due(&world), "nobody would hear of it");
+}
+
+#[test]
+fn an_owner_alone_with_two_other_homes_is_to_name_stewards_unless_he_ever_decided_himself() {
+    let mut world = World::group();
+    let wanted = |world: &World, home: usize| world.homes[home].machine.owner_to_name_stewards();
+    let owner = world.users[OWNER].id;
+    let Offer::Group(raw) = world.homes[0].machine.offer().clone() else {
+        panic!("a group");
+    };
+    let genesis = Genesis::verify(raw).unwrap();
+    let empty = Conversation::group(&genesis, server(0), 1);
+    assert_eq!(
+        empty.owner_to_name_stewards(),
+        None,
+        "nobody else takes part"
+    );
+    assert_eq!(wanted(&world, 0), Some(owner));
+    assert_eq!(wanted(&world, 1), None, "it does not speak for him");
+    world.checkpoint(0).unwrap();
+    assert_eq!(wanted(&world, 0), Some(owner), "his home decided nothing");
+    // He has a record made that names the one steward again.
+    let (now, nonce) = (world.time(), world.nonce());
+    let machine = &world.homes[0].machine;
+    let root = machine.next_root(now, nonce).unwrap();
+    let (newest, _) = machine.newest_record().unwrap();
+    let signed = RawRoot::by_device(SignedRoot::encode(&root).1, &world.users[OWNER].key);
+    let whole = machine.sign_alone(now, newest, &signed, (1, &server_key(0)));
+    let taken = world.give_record(0, &whole.unwrap());
+    assert!(matches!(taken, ReceivedRecord::Taken(_)), "{taken:?}");
+    assert_eq!(wanted(&world, 0), None);
+    let act = world.grant(0, MEMBER, crate::role::Role::Member);
+    world.act(OWNER, act).unwrap();
+    world.commit(0);
+    world.checkpoint(0).unwrap();
+    assert_eq!(
+        wanted(&world, 0),
+        None,
+        "a checkpoint since changes nothing"
+    );
 }
 
 #[test]

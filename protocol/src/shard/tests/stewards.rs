@@ -2,6 +2,7 @@
 //! delivers by hand.
 
 mod net;
+mod quiet;
 
 use comity_fuzz::random::Random;
 

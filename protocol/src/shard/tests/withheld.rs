@@ -101,6 +101,7 @@ impl Store for Log {
             acked: BTreeMap::new(),
             own_end: None,
             steward: None,
+            due: Due::default(),
         }))
     }
 

@@ -11,7 +11,7 @@ use comity_protocol::{
     ids::{CommitId, ConversationId, DeviceKey, EventId, PublicKey, ServerId, UserId},
     replication::{Directory, ForPeers, Replication},
     session::{Code, Place, WireError},
-    shard::{Store, Stored},
+    shard::{Due, Store, Stored},
     signing::SecretKey,
 };
 
@@ -71,6 +71,8 @@ impl Store for View<'_> {
             acked: acked.map(|((_, peer), seq)| (*peer, *seq)).collect(),
             own_end: None,
             steward: known.steward.clone(),
+            // Runs are shorter than what would be due: it is told anew with each opening.
+            due: Due::default(),
         }))
     }
 

@@ -56,6 +56,7 @@ pub(super) struct Log {
     pub(super) me: u8,
     pub(super) log: RefCell<Vec<Entry>>,
     pub(super) unreached_ms: Cell<u64>,
+    pub(super) due: Cell<Due>,
 }
 
 impl Store for Log {
@@ -78,6 +79,7 @@ impl Store for Log {
             acked: BTreeMap::new(),
             own_end: None,
             steward,
+            due: self.due.get(),
         }))
     }
 
@@ -159,6 +161,7 @@ impl Net {
                 me: n,
                 log: RefCell::default(),
                 unreached_ms: Cell::new(0),
+                due: Cell::default(),
             },
             up: true,
             lives: 1,
@@ -241,6 +244,10 @@ impl Net {
         }
         let server = &mut self.servers[usize::from(n) - 1];
         server.disk.log.borrow_mut().extend(entry);
+        server
+            .disk
+            .due
+            .set(submission.due.unwrap_or_else(|| server.disk.due.get()));
         server.shard.stored(submission.done, Ok(()), out);
         for to in (1..=3).filter(|to| *to != n) {
             self.post
@@ -285,6 +292,10 @@ impl Net {
         for n in 1..=3 {
             if self.servers[usize::from(n) - 1].up {
                 self.with(n, |shard, disk, out| {
+                    if shard.wants_due(now).is_some() {
+                        shard.give_due(now, [(group_id(), disk.due.get())], None, disk);
+                    }
+                    shard.wake(disk);
                     shard.release(now, disk, out);
                     shard.tend(now, disk, out);
                 });
@@ -305,14 +316,19 @@ impl Net {
         self.post.retain(|(from, to, _)| *from != n && *to != n);
     }
 
-    /// Starts from its log, and is given what the others made meanwhile.
-    pub(super) fn start(&mut self, n: u8) {
+    /// Starts from its log, and nobody uses it.
+    pub(super) fn start_unused(&mut self, n: u8) {
         let server = &mut self.servers[usize::from(n) - 1];
         server.lives += 1;
         let mut seed = [n; 32];
         seed[0] = server.lives;
         server.shard = Shard::new(super::server(n), 1, server_key(n), seed);
         server.up = true;
+    }
+
+    /// Starts from its log, and is given what the others made meanwhile.
+    pub(super) fn start(&mut self, n: u8) {
+        self.start_unused(n);
         self.sync();
         // As its first use would, so that it is open.
         let id = group_id();
