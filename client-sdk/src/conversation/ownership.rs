@@ -168,7 +168,7 @@ impl NextRecord<'_> {
         let NextRoot::Sign(bytes) = self.ask(request).await? else {
             return Ok(());
         };
-        let owner = owner.unwrap_or_else(|| self.shared.me.user);
+        let owner = owner.unwrap_or(self.shared.me.user);
         let root = self.sign(bytes, &owner, stewards.as_deref())?;
         match self.ask(Request::SignRoot { conversation, root }).await? {
             NextRoot::Stands(_) => Ok(()),
