@@ -180,6 +180,17 @@ impl Authority {
         self.spans_of(graph, *subject)
     }
 
+    /// Whether any act is about somebody at a home: it takes part, or once did.
+    #[must_use]
+    pub fn is_named(&self, home: &ServerId) -> bool {
+        let mut subjects = self.subjects.iter();
+        subjects.any(|subject| self.name(&subject.about, home) || self.name(&subject.moves, home))
+    }
+
+    fn name(&self, acts: &[ActIx], home: &ServerId) -> bool {
+        acts.iter().any(|a| self.act(*a).home == Some(*home))
+    }
+
     /// What the members at a home see together. One that has none any more still gets what is from
     /// before its last one went: what those who were members there saw.
     #[must_use]
@@ -189,7 +200,7 @@ impl Authority {
             return Sight::everything();
         }
         let takes_part = self.takes_part(home);
-        let had = |acts: &[ActIx]| acts.iter().any(|a| self.act(*a).home == Some(*home));
+        let had = |acts: &[ActIx]| self.name(acts, home);
         let mut spans = Vec::new();
         for (ix, subject) in (0u32..).zip(&self.subjects).skip(1) {
             let counts = if takes_part {

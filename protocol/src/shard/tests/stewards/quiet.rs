@@ -105,3 +105,25 @@ fn a_look_through_what_is_due_goes_on_where_it_stopped_and_rests_behind_the_end(
         assert_eq!(shard.take_counts().woken, 0);
     });
 }
+
+#[test]
+fn a_home_whose_last_member_is_removed_is_still_given_the_records_that_this_has_seen() {
+    let mut net = Net::new();
+    net.stop(3);
+    net.say(2);
+    net.quiet();
+    net.now = T0.plus_ms(CHECKPOINT_MS);
+    net.seconds(3);
+    net.grant(3, Role::None);
+    net.quiet();
+    net.with(1, |shard, disk, _| {
+        let role = shard.conversation(&net::group_id()).unwrap().authority();
+        assert_eq!(role.role(&user(3).0), Role::None);
+        assert_eq!(shard.serve_records(&of_peer(3), 1, disk).len(), 1);
+        assert_eq!(
+            shard.serve_records(&of_peer(9), 1, disk).len(),
+            0,
+            "a stranger"
+        );
+    });
+}
