@@ -41,6 +41,46 @@ pub struct Config {
     /// Servers to link with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<Peer>,
+    /// What other servers may be met.
+    #[serde(default, skip_serializing_if = "Network::is_default")]
+    pub network: Network,
+}
+
+/// What other servers may be met, and where.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// Link with the servers under `peers` and with no other.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub closed: bool,
+    /// A file with roots to trust besides those that browsers trust, PEM; relative to this file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// Ranges of addresses that are not public and that others may be reached at all the same, like
+    /// `10.0.0.0/8`. Where `peers` says a server is needs none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<String>,
+}
+
+impl Network {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The ranges.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Network`] for the first that is none.
+    pub fn allowed(&self) -> Result<Vec<comity_links::Network>, ConfigError> {
+        let read = |text: &String| {
+            text.parse().map_err(|source| ConfigError::Network {
+                text: text.clone(),
+                source,
+            })
+        };
+        self.allow.iter().map(read).collect()
+    }
 }
 
 /// Presets.
@@ -138,6 +178,14 @@ pub enum ConfigError {
         /// Where and what.
         source: Box<toml::de::Error>,
     },
+    /// A range under `network.allow` is none.
+    #[error("network.allow: {text:?} is {source}")]
+    Network {
+        /// As given.
+        text: String,
+        /// What it is not.
+        source: comity_links::ParseNetworkError,
+    },
     /// The file asks for something unsafe.
     #[error("{0}")]
     Unsafe(&'static str),
@@ -165,6 +213,9 @@ impl Config {
             tls.certificate = dir.join(&tls.certificate);
             tls.key = dir.join(&tls.key);
         }
+        if let Some(ca) = &mut config.network.ca {
+            *ca = dir.join(&ca);
+        }
         Ok(config)
     }
 
@@ -182,7 +233,7 @@ impl Config {
                 "tls: listen.https and listen.quic need [tls] certificate and key",
             ));
         }
-        Ok(())
+        self.network.allowed().map(drop)
     }
 
     /// The file's text.
@@ -233,6 +284,7 @@ mod tests {
             listen,
             tls: None,
             peers: Vec::new(),
+            network: Network::default(),
         };
         let config = read(&written.to_toml().unwrap()).unwrap();
         assert!(config.listen.https.is_none() && config.listen.quic.is_none());
@@ -242,6 +294,18 @@ mod tests {
     fn an_unknown_key_is_an_error_that_names_it() {
         let error = read("name = \"a.example\"\nnmae = 1\n").unwrap_err();
         assert!(error.to_string().contains("nmae"), "{error}");
+    }
+
+    #[test]
+    fn a_range_that_is_none_is_an_error_that_names_it() {
+        let listen = "[listen]\nlinks = \"127.0.0.1:0\"\n";
+        let with = |range: &str| {
+            let text = format!("name = \"a.example\"\n{listen}[network]\nallow = [\"{range}\"]\n");
+            read(&text)
+        };
+        assert!(with("10.0.0.0/8").is_ok());
+        let error = with("10.0.0.1/8").unwrap_err();
+        assert!(error.to_string().contains("10.0.0.1/8"), "{error}");
     }
 
     #[test]

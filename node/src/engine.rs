@@ -18,7 +18,6 @@ use std::{
 };
 
 use comity_protocol::{
-    card::CardChain,
     conversation::RootChange,
     event::{SealedContent, SignedEvent},
     ids::{ConversationId, EventId, PublicKey, ServerId, UserId},
@@ -32,7 +31,9 @@ use comity_protocol::{
 use comity_storage::{Health, Storage, SubmitError};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{hub::Hub, identities::Identities, replication::Replication, rows::Rows};
+use crate::{
+    hub::Hub, identities::Identities, replication::Replication, rows::Rows, servers::Servers,
+};
 
 /// Commands waiting for one shard; beyond it senders are told to come again.
 const SHARD_QUEUE: u64 = 8_192;
@@ -123,7 +124,7 @@ pub(crate) struct Shared {
     pub(crate) key: SecretKey,
     /// From which the keys come by which this home speaks for its users.
     pub(crate) users_key: SecretKey,
-    pub(crate) cards: Vec<CardChain>,
+    pub(crate) servers: Servers,
     pub(crate) storage: Storage,
     pub(crate) rows: Rows,
     pub(crate) hub: Arc<Hub>,
@@ -167,10 +168,7 @@ impl Shared {
 
     /// The key of an origin's epoch, from its card.
     pub(crate) fn key_of(&self, origin: &ServerId, epoch: u64) -> Option<PublicKey> {
-        self.cards
-            .iter()
-            .find(|chain| chain.server() == *origin)?
-            .key_for_epoch(epoch)
+        self.servers.key_of(origin, epoch)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The home behind the gateway: answers sessions' requests and keeps accounts.
 
 mod accounts;
+mod meeting;
 pub(crate) mod reads;
 mod send;
 
@@ -20,11 +21,16 @@ use comity_protocol::{
 };
 use comity_storage::{Health, ReadError};
 
+use meeting::Meeting;
+
 use crate::{
     accounts::{Passwords, Registry, SignInThrottle, Tokens},
     config::ServerKeys,
     engine::{Engine, now},
-    gateway::home::{Enroll, Home, Info, Opened, SignIn, SignUp, SignedIn, Who},
+    gateway::home::{
+        Enroll, Home, Info, Introduced, Introduction, Opened, SignIn, SignUp, SignedIn, Who,
+    },
+    outbound::Web,
     updates::SessionUpdates,
 };
 
@@ -42,6 +48,7 @@ struct Inner {
     tokens: Mutex<Tokens>,
     throttle: Mutex<SignInThrottle>,
     passwords: Passwords,
+    meeting: Meeting,
 }
 
 impl std::fmt::Debug for HomeServer {
@@ -63,7 +70,7 @@ fn not_found(what: &str) -> WireError {
 
 impl HomeServer {
     /// Reads accounts and tokens back from the rows.
-    pub(crate) fn new(engine: Engine, keys: &ServerKeys) -> Result<Self, ReadError> {
+    pub(crate) fn new(engine: Engine, keys: &ServerKeys, web: Web) -> Result<Self, ReadError> {
         let card = keys.cards.current();
         let info = Info {
             server: keys.server(),
@@ -90,6 +97,7 @@ impl HomeServer {
             tokens,
             throttle: Mutex::default(),
             passwords: Passwords::new(2),
+            meeting: Meeting::new(web),
         })))
     }
 
@@ -261,6 +269,10 @@ impl Home for HomeServer {
 
     async fn enroll(&self, enroll: Enroll, remote: IpAddr) -> Result<SignedIn, WireError> {
         self.enroll_by_token(enroll, remote).await
+    }
+
+    async fn introduce(&self, by: Introduction) -> Result<Introduced, WireError> {
+        self.introduced(by).await
     }
 
     fn ready(&self) -> Result<(), String> {

@@ -17,8 +17,8 @@ use comity_storage::{Projection, RecordView, Tx};
 use crate::{
     records::{
         self, AccountRecord, CommitRecord, ConversationRecord, EventEntry, IdentityRecord, Marks,
-        MemberChange, OutboxRecord, RootRecord, SUMMARY_FIELDS, Slot, StewardRecord, TokenRecord,
-        UnreachedRecord, UnreadableRecord, kind,
+        MemberChange, OutboxRecord, RootRecord, SUMMARY_FIELDS, ServerRecord, Slot, StewardRecord,
+        TokenRecord, UnreachedRecord, UnreadableRecord, kind,
     },
     rows::{ConversationRow, EventRow, LineRow, LogKind, MemberRow, UserRow, key, parse, value},
 };
@@ -46,6 +46,9 @@ impl Projection for HomeProjection {
             kind::ROOT => self.root(number, record.body, tx),
             kind::EXPIRED => records::read(number, record.body).map(|e| expired(number, &e, tx)),
             kind::CONTENTS => records::read(number, record.body).map(|c| contents(number, &c, tx)),
+            kind::SERVER => records::read(number, record.body).map(|of: ServerRecord| {
+                tx.put(&key::server(&of.server), &value(&of));
+            }),
             kind::IDENTITY => records::read(number, record.body).map(|identity: IdentityRecord| {
                 tx.put(&key::identity(&identity.user), &value(&identity.entries));
             }),

@@ -6,6 +6,7 @@
 
 use comity_protocol::{
     authority::{Cause, Span, Switch},
+    card::RawCard,
     commit::{RawCommit, RootRef},
     encoding,
     event::{RawEvent, Tip},
@@ -44,6 +45,8 @@ pub(crate) mod kind {
     pub(crate) const EXPIRED: u8 = 10;
     /// A [`super::ContentsRecord`].
     pub(crate) const CONTENTS: u8 = 11;
+    /// A [`super::ServerRecord`].
+    pub(crate) const SERVER: u8 = 12;
 }
 
 /// State fields that a list of conversations shows.
@@ -325,6 +328,17 @@ pub(crate) struct ContentEntry {
     /// The line that reads otherwise with it.
     pub(crate) line: EventId,
     pub(crate) slot: Slot,
+}
+
+/// A server's cards as they are now, whole.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ServerRecord {
+    pub(crate) server: ServerId,
+    pub(crate) cards: Vec<RawCard>,
+    /// It answered at its name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) named: bool,
 }
 
 /// A user's identity log as it is now, whole.

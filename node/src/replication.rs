@@ -30,9 +30,13 @@ pub(crate) enum Event {
     Committed(Committed),
     /// An answer to what the machine asked.
     Answer(Input),
+    /// A server is to be a peer, if it is none and may be one.
+    Meet(ServerId),
     Lookup {
         server: Option<ServerId>,
         query: Query,
+        /// Ask also where there is no link now: there may be one in time.
+        patient: bool,
         reply: oneshot::Sender<Option<Arc<IdentityLog>>>,
     },
 }
@@ -97,10 +101,29 @@ impl Replication {
         server: Option<ServerId>,
         query: Query,
     ) -> Option<Arc<IdentityLog>> {
+        self.asked(server, query, false).await
+    }
+
+    /// Asks a server about a user, whether or not there is a link now.
+    pub(crate) async fn ask_about(
+        &self,
+        server: ServerId,
+        query: Query,
+    ) -> Option<Arc<IdentityLog>> {
+        self.asked(Some(server), query, true).await
+    }
+
+    async fn asked(
+        &self,
+        server: Option<ServerId>,
+        query: Query,
+        patient: bool,
+    ) -> Option<Arc<IdentityLog>> {
         let (reply, answer) = oneshot::channel();
         self.tell(Event::Lookup {
             server,
             query,
+            patient,
             reply,
         });
         answer.await.ok().flatten()

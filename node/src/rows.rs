@@ -19,7 +19,7 @@ use comity_protocol::{
 use comity_storage::{ContentAt, Direction, ReadError, Reader};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::records::{AccountRecord, ForkRow, Marks, Slot, TokenRecord, TwinsRow};
+use crate::records::{AccountRecord, ForkRow, Marks, ServerRecord, Slot, TokenRecord, TwinsRow};
 
 mod outside;
 mod sight;
@@ -255,6 +255,9 @@ pub(crate) mod key {
         let (record, index) = (record.to_be_bytes(), index.to_be_bytes());
         [b"V", user.as_bytes().as_slice(), &record, &index].concat()
     }
+    pub(crate) fn server(server: &ServerId) -> Vec<u8> {
+        [b"S", server.as_bytes().as_slice()].concat()
+    }
     pub(crate) fn identity(user: &UserId) -> Vec<u8> {
         [b"i", user.as_bytes().as_slice()].concat()
     }
@@ -397,6 +400,18 @@ impl Rows {
             Some((ConversationId::from_bytes(id_at(key, 1)?), parse(bytes)?))
         });
         Ok(parsed.collect())
+    }
+
+    /// Conversations in which a server has a member.
+    pub(crate) fn shared_with(&self, server: &ServerId) -> Result<Vec<ConversationId>, ReadError> {
+        let mut shared = Vec::new();
+        for (conversation, _) in self.conversations()? {
+            let members = self.members(&conversation, None, usize::MAX)?;
+            if members.iter().any(|(_, member)| member.home == *server) {
+                shared.push(conversation);
+            }
+        }
+        Ok(shared)
     }
 
     /// Conversations in which somebody set for how many days contents are kept.
@@ -602,6 +617,13 @@ impl Rows {
         let parsed = rows.iter().filter_map(|(key, bytes)| {
             Some((ConversationId::from_bytes(id_at(key, 33)?), parse(bytes)?))
         });
+        Ok(parsed.collect())
+    }
+
+    /// The cards of every server that was learnt of.
+    pub(crate) fn servers(&self) -> Result<Vec<ServerRecord>, ReadError> {
+        let rows = self.0.scan_prefix(b"S", Direction::Forward, usize::MAX)?;
+        let parsed = rows.iter().filter_map(|(_, bytes)| parse(bytes));
         Ok(parsed.collect())
     }
 

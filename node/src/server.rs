@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use comity_links::{Links, PeerKey, StaticPeer};
+use comity_links::{Links, Reach};
 use comity_protocol::{card::CardChain, ids::ServerId};
 use comity_storage::{Config as StorageConfig, Files, OpenReport, Storage};
 use serde::Serialize;
@@ -26,9 +26,11 @@ use crate::{
     home::HomeServer,
     hub::Hub,
     identities::Identities,
+    outbound::Web,
     projection::HomeProjection,
     replication::{self, Driver, PeerState},
     rows::Rows,
+    servers::{Configured, Servers},
     tls::Tls,
 };
 
@@ -60,6 +62,12 @@ pub enum StartError {
     /// Keys or card.
     #[error(transparent)]
     Keys(#[from] KeyError),
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] crate::config::ConfigError),
+    /// The roots that are trusted.
+    #[error(transparent)]
+    Roots(#[from] crate::outbound::RootsError),
     /// A peer's card in the configuration.
     #[error("peer {index} in comity.toml: {source}")]
     Peer {
@@ -239,7 +247,7 @@ impl Server {
         let started = Instant::now();
         let keys = ServerKeys::load(dir)?;
         let me = keys.server();
-        let (cards, static_peers) = peers(config, &keys)?;
+        let configured = configured(config, &keys)?;
         let tls = config
             .tls
             .as_ref()
@@ -254,13 +262,19 @@ impl Server {
             tracing::error!(%opened, "the store is damaged; what is missing is asked of peers");
         }
         let rows = Rows(storage.reader());
+        let network = (config.network.closed, config.network.allowed()?);
+        let own = keys.cards.clone();
+        let servers = Servers::new(own, configured, rows.servers()?, network);
+        let peers = servers.configured();
+        let peers = peers.iter().filter_map(|server| servers.reached(server));
+        let peers: Vec<_> = peers.collect();
         let (replication, inbox) = replication::channel();
         let shared = Arc::new(Shared {
             me,
             epoch: keys.cards.current().epoch,
             key: keys.operational.clone(),
             users_key: keys.users.clone(),
-            cards: cards.clone(),
+            servers,
             identities: Identities::new(rows.clone()),
             rows,
             storage,
@@ -278,21 +292,16 @@ impl Server {
         let shards = std::thread::available_parallelism().map_or(2, usize::from);
         let (engine, threads) =
             Engine::start(shards, shared).map_err(io_error("starting the engine"))?;
-        let home = HomeServer::new(engine.clone(), &keys)?;
+        let reach = Reach::public_and(config.network.allowed()?);
+        let ca = config.network.ca.as_deref();
+        let home = HomeServer::new(engine.clone(), &keys, Web::new(reach, ca)?)?;
         let links = comity_links::Config {
             seed: keys.operational.to_seed(),
             listen: vec![link_address(config.listen.links)],
-            peers: static_peers.clone(),
+            peers,
         };
         let (links, events) = Links::start(links).await?;
-        let driver = Driver::new(
-            links.clone(),
-            events,
-            inbox,
-            engine.clone(),
-            &cards,
-            &static_peers,
-        )?;
+        let driver = Driver::new(links.clone(), events, inbox, engine.clone())?;
         let driver = tokio::spawn(driver.run());
         let gateway = gateway::Config {
             quic: config.listen.quic,
@@ -419,33 +428,20 @@ fn link_address(address: SocketAddr) -> String {
     format!("/{family}/{}/udp/{}/quic-v1", address.ip(), address.port())
 }
 
-fn peers(
-    config: &Config,
-    keys: &ServerKeys,
-) -> Result<(Vec<CardChain>, Vec<StaticPeer>), StartError> {
-    let (mut cards, mut links) = (vec![keys.cards.clone()], Vec::new());
+fn configured(config: &Config, keys: &ServerKeys) -> Result<Vec<Configured>, StartError> {
+    let mut configured = Vec::new();
     for (index, peer) in config.peers.iter().enumerate() {
         let bad = |source| StartError::Peer {
             index: index + 1,
             source,
         };
-        let chain = CardChain::from_text(peer.card.trim()).map_err(bad)?;
-        if chain.server() == keys.server() {
-            continue;
+        let cards = CardChain::from_text(peer.card.trim()).map_err(bad)?;
+        if cards.server() != keys.server() {
+            let addresses = peer.addresses.clone();
+            configured.push(Configured { cards, addresses });
         }
-        let card = chain.current();
-        let addresses = if peer.addresses.is_empty() {
-            card.addresses.clone()
-        } else {
-            peer.addresses.clone()
-        };
-        links.push(StaticPeer {
-            key: PeerKey(*card.key.as_bytes()),
-            addresses,
-        });
-        cards.push(chain);
     }
-    Ok((cards, links))
+    Ok(configured)
 }
 
 impl View {

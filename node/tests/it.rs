@@ -11,6 +11,7 @@ mod it {
     mod erasure;
     mod garbage;
     mod hostile_peer;
+    mod meeting;
     mod membership;
     mod net;
     mod outside;
@@ -20,5 +21,6 @@ mod it {
     mod resume;
     mod sight;
     mod stewards;
+    mod strangers;
     mod voided;
 }

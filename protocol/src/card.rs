@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod tests;
 mod text;
+mod travel;
 mod wire;
 
 use std::collections::BTreeMap;

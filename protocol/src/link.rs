@@ -14,8 +14,8 @@ mod machine;
 mod outbox;
 
 pub use frame::{
-    Bundle, ContentSlot, Frame, FrameChannel, Identity, Offer, Query, Range, Verdict, decode_frame,
-    encode_frame,
+    Answer, Bundle, Cards, ContentSlot, Frame, FrameChannel, Identity, Offer, Query, Range,
+    Verdict, decode_frame, encode_frame,
 };
 pub use io::{Input, Output, World};
 pub use machine::{Link, RECORDS_MAX, STEWARDING_MAX};

@@ -9,6 +9,7 @@ mod frontiers;
 mod io;
 mod lookups;
 mod offers;
+mod servers;
 mod turn;
 mod unreached;
 
@@ -31,6 +32,7 @@ use crate::{
 
 use frontiers::Frontiers;
 use lookups::Lookups;
+use servers::Sought;
 use turn::Turn;
 use unreached::Unreached;
 
@@ -50,6 +52,16 @@ pub struct Peer {
 }
 
 impl Peer {
+    fn new(me: ServerId, peer: ServerId) -> Self {
+        Self {
+            link: Link::new(me, peer),
+            taking: BTreeMap::new(),
+            moved: BTreeMap::new(),
+            refused_items: 0,
+            unreached: Unreached::default(),
+        }
+    }
+
     /// Its link.
     #[must_use]
     pub const fn link(&self) -> &Link {
@@ -70,6 +82,7 @@ pub struct Replication {
     peers: BTreeMap<ServerId, Peer>,
     frontiers: Frontiers,
     lookups: Lookups,
+    sought: Sought,
     /// Conversations that are being made known, and who offered them.
     offers: BTreeMap<ConversationId, BTreeSet<ServerId>>,
 }
@@ -78,19 +91,13 @@ impl Replication {
     /// The links between this server and its peers, all down.
     #[must_use]
     pub fn new(me: ServerId, peers: impl IntoIterator<Item = ServerId>) -> Self {
-        let peer = |peer| Peer {
-            link: Link::new(me, peer),
-            taking: BTreeMap::new(),
-            moved: BTreeMap::new(),
-            refused_items: 0,
-            unreached: Unreached::default(),
-        };
         let others = peers.into_iter().filter(|peer| *peer != me);
         Self {
             me,
-            peers: others.map(|id| (id, peer(id))).collect(),
+            peers: others.map(|id| (id, Peer::new(me, id))).collect(),
             frontiers: Frontiers::default(),
             lookups: Lookups::default(),
+            sought: Sought::default(),
             offers: BTreeMap::new(),
         }
     }
@@ -108,6 +115,9 @@ impl Replication {
         self.frontiers.know(conversation, offer);
         self.frontiers.set(&conversation, tips);
         for home in homes {
+            if home != self.me && !self.peers.contains_key(&home) {
+                self.sought.add(home);
+            }
             self.restore_link(&home, link::Input::TakesPart(conversation, own));
         }
     }
@@ -181,11 +191,20 @@ impl Replication {
             out,
         };
         match input {
+            Input::Peer {
+                server,
+                conversations,
+            } => turn.peer_added(server, conversations),
+            Input::NoPeer(server) => {
+                turn.machine.peers.remove(&server);
+            }
             Input::Up(peer, nonce) => {
-                if let Some(peer) = turn.machine.peers.get_mut(&peer) {
-                    peer.taking.clear();
-                }
+                let Some(known) = turn.machine.peers.get_mut(&peer) else {
+                    return;
+                };
+                known.taking.clear();
                 turn.link(peer, link::Input::Up(nonce));
+                turn.introduce_me(peer);
             }
             Input::Down(peer) => {
                 if let Some(peer) = turn.machine.peers.get_mut(&peer) {
@@ -231,7 +250,8 @@ impl Replication {
                 request,
                 server,
                 query,
-            } => turn.lookup(request, server, &query),
+                patient,
+            } => turn.lookup(request, server, &query, patient),
             Input::Tick { random } => turn.tick(&random),
         }
     }

@@ -10,7 +10,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use comity_links::{Channel, Config, Events, LinkEvent, Links, PeerKey, SendError, StaticPeer};
+use comity_links::{
+    Channel, Config, Events, LinkEvent, Links, PeerKey, Reach, SendError, StaticPeer,
+};
 
 const FRAME_BYTES: usize = 300;
 const FRAMES: u64 = 2_000_000;
@@ -112,11 +114,13 @@ async fn pair() -> Result<(Links, Events, Links, Events), Failure> {
     let waiting = StaticPeer {
         key: PeerKey::of_seed([2; 32]),
         addresses: Vec::new(),
+        reach: Reach::anywhere(),
     };
     let (a, at_a) = start(1, vec![waiting]).await?;
     let known = StaticPeer {
         key: a.local_key(),
         addresses: a.listen_addresses(),
+        reach: Reach::anywhere(),
     };
     let (b, at_b) = start(2, vec![known]).await?;
     Ok((a, at_a, b, at_b))

@@ -10,6 +10,7 @@ use libp2p::{
 use crate::{
     key::PeerKey,
     limits::{ADDRESSES_MAX, PEERS_MAX},
+    reach::Reach,
 };
 
 /// How to start: who we are, where we listen, whom we know.
@@ -42,6 +43,8 @@ pub struct StaticPeer {
     /// Multiaddresses with `ip4`, `ip6`, `dns`, `dns4` or `dns6`, like
     /// `/dns/b.example/udp/4001/quic-v1`; at most [`ADDRESSES_MAX`]. Without any we only wait.
     pub addresses: Vec<String>,
+    /// Where they may lead, asked of each address that is dialled.
+    pub reach: Reach,
 }
 
 /// Why a peer was not taken into the list.
@@ -107,6 +110,7 @@ pub(crate) enum Family {
 pub(crate) struct Known {
     pub(crate) key: PeerKey,
     pub(crate) targets: Vec<Target>,
+    pub(crate) reach: Reach,
 }
 
 impl Known {
@@ -130,7 +134,11 @@ impl Known {
             })
         };
         let targets = peer.addresses.iter().map(read).collect::<Result<_, _>>()?;
-        Ok(Self { key, targets })
+        Ok(Self {
+            key,
+            targets,
+            reach: peer.reach.clone(),
+        })
     }
 
     pub(crate) fn read_all(peers: &[StaticPeer], own: PeerKey) -> Result<Vec<Self>, PeerError> {
@@ -188,6 +196,7 @@ mod tests {
         let peer = StaticPeer {
             key,
             addresses: vec![address.to_owned()],
+            reach: Reach::anywhere(),
         };
         Known::read(&peer, PeerKey::of_seed([2; 32]))
     }
@@ -239,6 +248,7 @@ mod tests {
         let peer = StaticPeer {
             key,
             addresses: Vec::new(),
+            reach: Reach::default(),
         };
         assert!(matches!(Known::read(&peer, key), Err(PeerError::OwnKey)));
     }

@@ -16,6 +16,7 @@
 //! | `hello` | first frame on a connection, and the rule that leaves one link of several |
 //! | `link` | the tasks of one link: two readers, two writers, their supervisor |
 //! | `frame`, `outbox` | framing, and the bounded queue before it |
+//! | `reach` | [`Reach`]: which addresses may be dialled, asked of each when it is |
 //! | `backoff`, `limits`, `board`, `reason` | pauses between dials, every number, figures for [`PeerStatus`], errors as text |
 //!
 //! Invariants: the swarm loop never awaits anything but its inputs; a peer that is not configured
@@ -37,6 +38,7 @@ pub mod limits;
 mod link;
 mod links;
 mod outbox;
+mod reach;
 mod reason;
 
 pub use board::{Direction, PeerStatus, Refused};
@@ -45,3 +47,4 @@ pub use event::{Channel, Events, LinkEvent};
 pub use key::PeerKey;
 pub use links::{Links, StartError, Stopped};
 pub use outbox::SendError;
+pub use reach::{Network, ParseNetworkError, Reach};

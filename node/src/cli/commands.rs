@@ -13,7 +13,7 @@ use comity_protocol::{card::CardFields, name::ServerName};
 
 use crate::{
     admin::{AdminReply, AdminRequest, ask},
-    config::{Config, FILE, Listen, Profile, ServerKeys, TlsFiles},
+    config::{Config, FILE, Listen, Network, Profile, ServerKeys, TlsFiles},
     engine::now,
 };
 
@@ -92,6 +92,7 @@ pub(super) fn init(dir: &Path, init: Init) -> anyhow::Result<ExitCode> {
             })
         }),
         peers: Vec::new(),
+        network: Network::default(),
     };
     fs::write(&file, config.to_toml()?).with_context(|| format!("writing {}", file.display()))?;
     println!("Made {} in {}.", init.name, dir.display());

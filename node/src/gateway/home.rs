@@ -107,6 +107,21 @@ pub struct Enroll {
     pub device_name: String,
 }
 
+/// Body of `POST /v1/servers`: the name under which a server presents itself.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Introduction {
+    /// The name: the cards are asked there.
+    pub name: String,
+}
+
+/// The answer to an [`Introduction`].
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Introduced {
+    /// The server that was introduced, as its name says.
+    pub server: ServerId,
+}
+
 /// The device belongs to this user now and may open sessions.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -208,6 +223,16 @@ pub trait Home: Clone + Send + Sync + 'static {
         enroll: Enroll,
         remote: IpAddr,
     ) -> impl Future<Output = Result<SignedIn, WireError>> + Send;
+
+    /// A server makes itself known by its name, at which it is asked who it is.
+    ///
+    /// # Errors
+    ///
+    /// Becomes the HTTP answer; the server is known as before.
+    fn introduce(
+        &self,
+        by: Introduction,
+    ) -> impl Future<Output = Result<Introduced, WireError>> + Send;
 
     /// Whether requests can be served now. Asked often; must not wait.
     ///

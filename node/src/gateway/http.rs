@@ -60,6 +60,7 @@ pub(super) fn router<H: Home>(http: Http<H>) -> Router {
         .route("/v1/sign-up", post(sign_up::<H>))
         .route("/v1/sign-in", post(sign_in::<H>))
         .route("/v1/enroll", post(enroll::<H>))
+        .route("/v1/servers", post(introduce::<H>))
         .route("/healthz", get(async || "ok"))
         .route("/readyz", get(readyz::<H>))
         .route("/metrics", get(metrics::<H>))
@@ -142,6 +143,20 @@ async fn enroll<H: Home>(
 ) -> Response {
     let ask = async |home: H, asked, ip| home.enroll(asked, ip).await;
     signing(&http, remote, &headers, body, StatusCode::OK, ask).await
+}
+
+async fn introduce<H: Home>(State(http): Shared<H>, headers: HeaderMap, body: Body) -> Response {
+    let answer = match read_json(&headers, body).await {
+        Ok(by) => http.gate.home.introduce(by).await,
+        Err(error) => Err(error),
+    };
+    match answer {
+        Ok(introduced) => Json(introduced).into_response(),
+        Err(error) => {
+            http.gate.metrics.count_refused(error.code);
+            refused(&error)
+        }
+    }
 }
 
 async fn signing<H: Home, T: DeserializeOwned, F>(

@@ -276,12 +276,7 @@ impl HomeServer {
         };
         let handle =
             crate::accounts::canonical(&handle).map_err(|error| invalid(error.to_string()))?;
-        let own = shared
-            .cards
-            .iter()
-            .find(|chain| chain.server() == shared.me);
-        let own_name = own.map(|chain| chain.current().name.clone());
-        if server.is_none() || server == own_name {
+        if server.is_none() || server == shared.servers.name_of(&shared.me) {
             let account = shared
                 .rows
                 .account(handle.as_str())
@@ -293,20 +288,19 @@ impl HomeServer {
                 handle: account.handle,
             }));
         }
-        let peer = shared
-            .cards
-            .iter()
-            .find(|chain| Some(&chain.current().name) == server.as_ref());
-        let peer = peer
-            .ok_or_else(|| not_found("server among the peers of this one"))?
-            .server();
+        let Some(name) = server else {
+            return Err(not_found("user"));
+        };
+        let peer = self.meet(&name).await?;
         let connected = shared
             .replication
             .peers()
             .iter()
             .any(|p| p.server == peer && p.connected);
         let query = Query::Handle(handle.as_str().to_owned());
-        let Some(log) = shared.replication.lookup(Some(peer), query).await else {
+        // A link that is being made is waited for.
+        let asked = shared.replication.ask_about(peer, query);
+        let Some(log) = asked.await else {
             return Err(if connected {
                 not_found("user")
             } else {

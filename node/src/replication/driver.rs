@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use comity_links::{Channel, Events, LinkEvent, Links, PeerKey, StaticPeer};
+use comity_links::{Channel, Events, LinkEvent, Links, PeerKey};
 use comity_protocol::{
     card::CardChain,
     identity::IdentityLog,
@@ -70,6 +70,7 @@ pub(crate) struct Driver {
 struct Learning<'a> {
     engine: &'a Engine,
     learnt: Vec<Arc<IdentityLog>>,
+    cards: Vec<Arc<CardChain>>,
 }
 
 impl Directory for Learning<'_> {
@@ -86,6 +87,19 @@ impl Directory for Learning<'_> {
         let log = self.engine.shared.identities.keep(log);
         self.learnt.push(log);
     }
+
+    fn cards(&self, server: &ServerId) -> Option<Arc<CardChain>> {
+        self.engine.shared.servers.cards(server)
+    }
+
+    fn learn_cards(&mut self, cards: Arc<CardChain>) {
+        let server = cards.server();
+        if self.engine.shared.servers.keep(Arc::clone(&cards)) {
+            self.cards.push(cards);
+        } else {
+            tracing::warn!(%server, "no room for the cards of one more server");
+        }
+    }
 }
 
 impl Driver {
@@ -95,20 +109,14 @@ impl Driver {
         events: Events,
         inbox: Inbox,
         engine: Engine,
-        cards: &[CardChain],
-        addresses: &[StaticPeer],
     ) -> Result<Self, comity_storage::ReadError> {
         let me = engine.shared.me;
+        let servers = &engine.shared.servers;
         let mut peers = BTreeMap::new();
-        for chain in cards.iter().filter(|chain| chain.server() != me) {
-            let (server, card) = (chain.server(), chain.current());
-            let key = PeerKey(*card.key.as_bytes());
-            let at = addresses.iter().find(|peer| peer.key == key).cloned();
-            let at = at.unwrap_or(StaticPeer {
-                key,
-                addresses: Vec::new(),
-            });
-            peers.insert(server, Peer::new(server, at, card.name.to_string()));
+        for server in servers.configured() {
+            if let (Some(at), Some(name)) = (servers.reached(&server), servers.name_of(&server)) {
+                peers.insert(server, Peer::new(server, at, name.to_string()));
+            }
         }
         let by_key = peers
             .values()
@@ -277,9 +285,11 @@ impl Driver {
                 self.input(Input::Committed(committed));
             }
             Event::Answer(input) => self.input(input),
+            Event::Meet(server) => self.meet(server),
             Event::Lookup {
                 server,
                 query,
+                patient,
                 reply,
             } => {
                 self.next_request += 1;
@@ -289,6 +299,7 @@ impl Driver {
                     request,
                     server,
                     query,
+                    patient,
                 });
             }
         }
@@ -333,12 +344,14 @@ impl Driver {
         let mut directory = Learning {
             engine: &self.engine,
             learnt: Vec::new(),
+            cards: Vec::new(),
         };
         self.machine
             .handle(now, input, &mut directory, &mut outputs);
-        let learnt = directory.learnt;
+        let Learning { learnt, cards, .. } = directory;
         // First, so that what waits for a log is looked at before what came behind it.
         self.store_logs(&learnt);
+        self.store_cards(&cards);
         for output in outputs {
             self.perform(output);
         }
@@ -359,6 +372,86 @@ impl Driver {
         let storage = &self.engine.shared.storage;
         storage.submit(records, Box::new(done));
         self.engine.everywhere(|| Command::IdentityLearnt);
+    }
+
+    /// Cards that are new are kept, and peers dialled where and with the key that they say now.
+    fn store_cards(&mut self, learnt: &[Arc<CardChain>]) {
+        if learnt.is_empty() {
+            return;
+        }
+        let known = &self.engine.shared.servers;
+        let records = learnt.iter();
+        let records = records.filter_map(|cards| known.record_of(&cards.server()));
+        let records = records.collect();
+        // Not durable they are learnt again.
+        let storage = &self.engine.shared.storage;
+        storage.submit(records, Box::new(|_| {}));
+        for cards in learnt {
+            self.moved(cards.server());
+        }
+    }
+
+    /// A peer's newest card may give it another key, name or address.
+    fn moved(&mut self, server: ServerId) {
+        let known = &self.engine.shared.servers;
+        let (Some(at), Some(peer)) = (known.reached(&server), self.peers.get_mut(&server)) else {
+            return;
+        };
+        if let Some(name) = known.name_of(&server) {
+            peer.name = name.to_string();
+        }
+        let before = std::mem::replace(&mut peer.at, at.clone());
+        if before == at {
+            return;
+        }
+        tracing::info!(peer = %peer.name, "the peer has a new key or address");
+        self.by_key.remove(&before.key);
+        self.by_key.insert(at.key, server);
+        let links = self.links.clone();
+        tokio::spawn(async move {
+            if before.key != at.key {
+                // Its link was with the old key: nobody may go on with that.
+                let _ = links.remove_peer(before.key).await;
+            }
+            if let Err(error) = links.add_peer(&at).await {
+                tracing::warn!(%error, "a peer cannot be reached where its card says");
+            }
+        });
+    }
+
+    /// Makes a server a peer, if it may be one.
+    fn meet(&mut self, server: ServerId) {
+        if self.peers.contains_key(&server) {
+            // Its newest card may have come by another way than its link.
+            return self.moved(server);
+        }
+        let known = &self.engine.shared.servers;
+        if !known.may_be_peer(&server) {
+            return;
+        }
+        let (Some(at), Some(name)) = (known.reached(&server), known.name_of(&server)) else {
+            return;
+        };
+        let conversations = match self.engine.shared.rows.shared_with(&server) {
+            Ok(conversations) => conversations,
+            Err(error) => {
+                return tracing::error!(%server, %error, "what a server takes part in cannot be read");
+            }
+        };
+        tracing::info!(peer = %name, %server, "a new peer");
+        self.by_key.insert(at.key, server);
+        let peer = Peer::new(server, at.clone(), name.to_string());
+        self.peers.insert(server, peer);
+        self.input(Input::Peer {
+            server,
+            conversations,
+        });
+        let links = self.links.clone();
+        tokio::spawn(async move {
+            if let Err(error) = links.add_peer(&at).await {
+                tracing::warn!(%server, %error, "a peer cannot be reached where its card says");
+            }
+        });
     }
 
     /// Writes positions that moved; nobody waits for it.
@@ -437,6 +530,7 @@ impl Driver {
             }
             Output::Positions(peer, acked) => self.store_positions(peer, acked),
             Output::Unreached(peer, ms) => self.store_unreached(peer, ms),
+            Output::Sought(server) => self.meet(server),
             Output::Answered(request, log) => {
                 if let Some(reply) = self.requests.remove(&request) {
                     let _ = reply.send(log);
@@ -451,6 +545,9 @@ fn log_note(peer: ServerId, note: &Note) {
     match note {
         Note::Identity(error) => {
             tracing::warn!(%peer, %error, "an identity log was refused");
+        }
+        Note::Cards(server, error) => {
+            tracing::warn!(%peer, %server, %error, "cards of a server were refused");
         }
         Note::Offer(conversation, why) => {
             tracing::warn!(%peer, %conversation, why, "an offer was not taken");

@@ -393,6 +393,25 @@ impl Client {
         self.act(conversation, claims, Act::Grant(grant)).await
     }
 
+    /// Gives somebody a role who is not known here yet but by his home.
+    pub(super) async fn grant_at(
+        &mut self,
+        conversation: ConversationId,
+        user: UserId,
+        home: ServerId,
+        role: Role,
+    ) -> Result<EventId, WireError> {
+        let grant = Grant {
+            target: Target::User { user, home },
+            role,
+            cut: vec![],
+            ban: false,
+            lifts: vec![],
+        };
+        let claims = Role::try_from(u8::from(role) + 1).unwrap();
+        self.act(conversation, claims, Act::Grant(grant)).await
+    }
+
     pub(super) async fn leave(&mut self, conversation: ConversationId) {
         let own = self.grantee(conversation, self.person.user).await.unwrap();
         let act = Act::Leave { cut: own.cut };

@@ -1,7 +1,7 @@
 //! A server that is configured as a peer and does not keep the rules.
 
 use bytes::Bytes;
-use comity_links::{Channel, Config, Events, LinkEvent, Links, PeerKey, StaticPeer};
+use comity_links::{Channel, Config, Events, LinkEvent, Links, PeerKey, Reach, StaticPeer};
 use comity_protocol::{
     commit::{AuthorityChange, Commit, SignedCommit},
     encoding,
@@ -10,7 +10,7 @@ use comity_protocol::{
     ids::{Blob, ConversationId, Nonce, ServerId, UserId},
     limits::AHEAD_HOLD_MS,
     link::{
-        Bundle, ContentSlot, Frame, Identity, Offer, Query, VERSION, Verdict, decode_frame,
+        Answer, Bundle, ContentSlot, Frame, Identity, Offer, Query, VERSION, Verdict, decode_frame,
         encode_frame,
     },
     role::Role,
@@ -76,7 +76,11 @@ impl Peer {
         let config = Config {
             seed: key.to_seed(),
             listen: vec![format!("/ip4/127.0.0.1/udp/{port}/quic-v1")],
-            peers: vec![StaticPeer { key: at, addresses }],
+            peers: vec![StaticPeer {
+                key: at,
+                addresses,
+                reach: Reach::anywhere(),
+            }],
         };
         let (links, events) = Links::start(config).await.unwrap();
         let (user, device, log) = account(node.id);
@@ -340,7 +344,7 @@ async fn an_answer_about_somebody_else_is_no_answer() {
         .await;
     peer.send(&Frame::Found {
         id,
-        identity: Some(peer.log.clone()),
+        answer: Some(Answer::Identity(peer.log.clone())),
     });
     assert_eq!(
         client.answer(request).await.unwrap_err().code,
@@ -381,7 +385,8 @@ async fn an_offer_whose_owner_nobody_knows_is_asked_about_once() {
         })
         .await;
     let identity = None;
-    peer.send(&Frame::Found { id, identity });
+    let answer = identity.map(Answer::Identity);
+    peer.send(&Frame::Found { id, answer });
     assert_eq!(peer.settle().await, 0, "not again at once");
     // Nor with somebody else's log.
     assert_eq!(peer.settle().await, 0);

@@ -1,7 +1,7 @@
 //! Servers with directories of their own, linked with each other.
 
 use std::{
-    net::{SocketAddr, UdpSocket},
+    net::{SocketAddr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -9,7 +9,7 @@ use std::{
 
 use comity_node::{
     admin::{self, AdminReply, AdminRequest},
-    config::{Config, Listen, Peer, Profile, ServerKeys},
+    config::{Config, Listen, Network, Peer, Profile, ServerKeys, TlsFiles},
     server::{Faults, Server, StartError},
 };
 use comity_protocol::{
@@ -76,6 +76,40 @@ pub(super) struct Person {
     pub(super) node: usize,
 }
 
+/// A certificate authority that the servers of one test believe.
+pub(super) struct Authority {
+    root: PathBuf,
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+}
+
+impl Authority {
+    fn new(dir: &Path) -> Self {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut root = rcgen::CertificateParams::new(vec![]).unwrap();
+        root.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let path = dir.join("ca.pem");
+        std::fs::write(&path, root.self_signed(&key).unwrap().pem()).unwrap();
+        Self {
+            root: path,
+            issuer: rcgen::Issuer::new(root, key),
+        }
+    }
+
+    /// Writes a certificate for `localhost` and its key.
+    fn issue(&self, dir: &Path) -> TlsFiles {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let leaf = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let leaf = leaf.signed_by(&key, &self.issuer).unwrap();
+        let files = TlsFiles {
+            certificate: dir.join("tls.pem"),
+            key: dir.join("tls.key"),
+        };
+        std::fs::write(&files.certificate, leaf.pem()).unwrap();
+        std::fs::write(&files.key, key.serialize_pem()).unwrap();
+        files
+    }
+}
+
 fn free_port() -> u16 {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.local_addr().unwrap().port()
@@ -102,14 +136,30 @@ impl Net {
 
     /// Keys, cards and configurations of servers that know each other.
     pub(super) fn prepare(count: usize) -> Self {
+        Self::prepare_knowing(count, |_, _| true)
+    }
+
+    /// The same, of which each has those in its configuration that it `knows`.
+    pub(super) fn prepare_knowing(count: usize, knows: impl Fn(usize, usize) -> bool) -> Self {
         let temp = tempfile::tempdir().unwrap();
         let mut nodes: Vec<Node> = (0..count).map(|n| Node::prepare(temp.path(), n)).collect();
         let peers: Vec<Peer> = nodes.iter().map(Node::as_peer).collect();
         for (n, node) in nodes.iter_mut().enumerate() {
-            let others = peers.iter().enumerate().filter(|(other, _)| *other != n);
+            let others = peers.iter().enumerate();
+            let others = others.filter(|(other, _)| *other != n && knows(n, *other));
             node.config.peers = others.map(|(_, peer)| peer.clone()).collect();
         }
         Self { nodes, temp }
+    }
+
+    /// Keys and configurations of servers that do not know each other and may be met by name.
+    pub(super) fn strangers(count: usize) -> (Self, Authority) {
+        let mut net = Self::prepare_knowing(count, |_, _| false);
+        let authority = Authority::new(net.root());
+        for node in &mut net.nodes {
+            node.at_a_name(&authority);
+        }
+        (net, authority)
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -255,9 +305,10 @@ impl Node {
         let letter = char::from(b'a' + u8::try_from(n).unwrap());
         let dir = root.join(letter.to_string());
         std::fs::create_dir_all(&dir).unwrap();
+        let port = free_port();
         let fields = CardFields {
             name: format!("{letter}.localhost").parse().unwrap(),
-            addresses: vec![],
+            addresses: vec![format!("/ip4/127.0.0.1/udp/{port}/quic-v1")],
             https: None,
             region: None,
         };
@@ -271,10 +322,11 @@ impl Node {
                 https: None,
                 http: Some(([127, 0, 0, 1], 0).into()),
                 quic: None,
-                links: ([127, 0, 0, 1], free_port()).into(),
+                links: ([127, 0, 0, 1], port).into(),
             },
             tls: None,
             peers: vec![],
+            network: Network::default(),
         };
         Self {
             dir,
@@ -283,6 +335,37 @@ impl Node {
             keys,
             server: None,
         }
+    }
+
+    /// Serves HTTPS at a name of its own, with a certificate of this authority, and may be met there.
+    fn at_a_name(&mut self, authority: &Authority) {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = port.local_addr().unwrap().port();
+        self.take_name(&format!("localhost:{port}"), authority);
+    }
+
+    /// The same at this name, which may be another server's.
+    pub(super) fn take_name(&mut self, name: &str, authority: &Authority) {
+        std::fs::remove_dir_all(&self.dir).unwrap();
+        std::fs::create_dir_all(&self.dir).unwrap();
+        let links = self.config.listen.links.port();
+        let fields = CardFields {
+            name: name.parse().unwrap(),
+            addresses: vec![format!("/ip4/127.0.0.1/udp/{links}/quic-v1")],
+            https: None,
+            region: None,
+        };
+        let (_, port) = name.rsplit_once(':').unwrap();
+        self.keys = ServerKeys::create(&self.dir, fields.clone(), now()).unwrap();
+        self.id = self.keys.server();
+        self.config.name = fields.name;
+        self.config.listen.https = Some(([127, 0, 0, 1], port.parse().unwrap()).into());
+        self.config.tls = Some(authority.issue(&self.dir));
+        self.config.network = Network {
+            closed: false,
+            ca: Some(authority.root.clone()),
+            allow: vec!["127.0.0.0/8".to_owned()],
+        };
     }
 
     /// This server as another one's configuration names it.

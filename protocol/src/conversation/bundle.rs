@@ -65,9 +65,9 @@ pub enum BundleError {
     /// A signature is wrong.
     #[error(transparent)]
     Signature(#[from] WrongSignature),
-    /// The origin is not a server whose key is known.
-    #[error("the commit's origin is not known here")]
-    UnknownOrigin,
+    /// The origin is not a server whose key of that epoch is known.
+    #[error("the commit's origin {0} is not known here")]
+    UnknownOrigin(ServerId),
     /// The events are not those that the commit names.
     #[error("the events are not those of the commit")]
     OtherEvents,
@@ -97,8 +97,19 @@ impl BundleError {
             Self::Decode(DecodeError::TooLarge { .. }) | Self::TooLarge => Code::TooLarge,
             Self::Decode(_) | Self::OtherEvents => Code::Malformed,
             Self::Signature(_) => Code::WrongSignature,
-            Self::UnknownOrigin => Code::NotFound,
+            Self::UnknownOrigin(_) => Code::NotFound,
             Self::OtherContent => Code::ContentMismatch,
+        }
+    }
+}
+
+impl BundleError {
+    /// The server whose cards would have to be had first.
+    #[must_use]
+    pub const fn unknown_origin(&self) -> Option<ServerId> {
+        match self {
+            Self::UnknownOrigin(server) => Some(*server),
+            _ => None,
         }
     }
 }
@@ -123,7 +134,7 @@ impl CheckedBundle {
         if bundle.events.len() != commit.commit().events.len() {
             return Err(BundleError::OtherEvents);
         }
-        let key = key(&origin, epoch).ok_or(BundleError::UnknownOrigin)?;
+        let key = key(&origin, epoch).ok_or(BundleError::UnknownOrigin(origin))?;
         let commit = commit.verify(&key)?;
         let mut contents = bundle.contents.into_iter();
         let mut events = Vec::with_capacity(bundle.events.len());

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    card::RawCard,
     commit::{RawCommit, RootRef},
     encoding::{self, DecodeError},
     event::{RawEvent, Tip},
@@ -97,7 +98,7 @@ pub enum Verdict {
     Refused(Code),
 }
 
-/// What is asked about a user.
+/// What is asked of a peer.
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Query {
@@ -105,10 +106,25 @@ pub enum Query {
     User(UserId),
     /// The identity log of the user with this handle at the asked server.
     Handle(String),
+    /// The cards of a server.
+    Server(ServerId),
 }
 
 /// A user's identity log, genesis first: canonical DAG-CBOR of each signed entry.
 pub type Identity = Vec<Blob>;
+
+/// A server's cards, card 0 first, each after its `prev`.
+pub type Cards = Vec<RawCard>;
+
+/// What is answered to a [`Query`].
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Answer {
+    /// The identity log asked for.
+    Identity(Identity),
+    /// The cards asked for.
+    Cards(Cards),
+}
 
 /// A frame.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -173,6 +189,12 @@ pub enum Frame {
         /// At most 64 logs.
         logs: Vec<Identity>,
     },
+    /// Cards of servers, the sender's own among them: what it is and how it is reached, where that
+    /// may be new to the receiver.
+    Cards {
+        /// At most 16 servers.
+        chains: Vec<Cards>,
+    },
     /// An item of the sender's own chain.
     Push {
         /// Counts up on this link.
@@ -204,7 +226,7 @@ pub enum Frame {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         next: Option<u64>,
     },
-    /// Asks about a user.
+    /// Asks about a user or a server.
     Lookup {
         /// Chosen by the asker.
         id: u64,
@@ -215,9 +237,9 @@ pub enum Frame {
     Found {
         /// The lookup's id.
         id: u64,
-        /// The identity log, if known.
+        /// What is known, if anything.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        identity: Option<Identity>,
+        answer: Option<Answer>,
     },
 }
 

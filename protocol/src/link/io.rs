@@ -1,7 +1,7 @@
 //! What goes into the machine of one link and what comes out.
 
 use super::{
-    frame::{Bundle, Frame, FrameChannel, Identity, Offer, Query, Range, Verdict},
+    frame::{Answer, Bundle, Cards, Frame, FrameChannel, Identity, Offer, Query, Range, Verdict},
     outbox::Progress,
 };
 use crate::{
@@ -121,9 +121,11 @@ pub enum Input {
         session: u64,
         /// As in the output.
         id: u64,
-        /// The identity log, if known.
-        identity: Option<Identity>,
+        /// What is known, if anything.
+        answer: Option<Answer>,
     },
+    /// Compare everything shared with the peer now: something changed that lets more be taken.
+    Compare,
     /// Time passed; call at least every second while the link is up. `random` is uniform.
     Tick {
         /// For jitter.
@@ -210,7 +212,9 @@ pub enum Output {
     },
     /// Take in identity logs.
     Identities(Vec<Identity>),
-    /// Answer about a user with [`Input::Resolved`].
+    /// Take in server cards.
+    Cards(Vec<Cards>),
+    /// Answer about a user or a server with [`Input::Resolved`].
     Resolve {
         /// To be given back.
         session: u64,
@@ -220,7 +224,7 @@ pub enum Output {
         query: Query,
     },
     /// Answer to an [`Input::Lookup`].
-    Found(u64, Option<Identity>),
+    Found(u64, Option<Answer>),
     /// The peer stored the own chain up to here.
     Acked(ConversationId, Progress),
     /// The peer refused an own commit for good.

@@ -21,6 +21,8 @@ use crate::{
 
 /// Identity logs in one frame: each costs the checking of all its signatures.
 const LOGS_MAX: usize = 64;
+/// Servers whose cards are in one frame.
+const CHAINS_MAX: usize = 16;
 /// Root records in one frame.
 pub const RECORDS_MAX: usize = 64;
 /// Frames of root records of one peer that are judged at once.
@@ -263,13 +265,12 @@ impl Link {
             Input::Resolved {
                 session,
                 id,
-                identity,
+                answer,
             } if session == self.session => {
-                out.push(Output::Send(
-                    FrameChannel::Live,
-                    Frame::Found { id, identity },
-                ));
+                let frame = Frame::Found { id, answer };
+                out.push(Output::Send(FrameChannel::Live, frame));
             }
+            Input::Compare => self.next_round = Timestamp(0),
             Input::Tick { random } => self.tick(now, random, world, out),
             // Answers to what an earlier link asked, and frames of a link that is down.
             Input::Frame(_)
@@ -351,6 +352,10 @@ impl Link {
                 out.push(Output::Close("more identity logs than a frame may have"));
             }
             Frame::Identities { logs } => out.push(Output::Identities(logs)),
+            Frame::Cards { chains } if chains.len() > CHAINS_MAX => {
+                out.push(Output::Close("more server cards than a frame may have"));
+            }
+            Frame::Cards { chains } => out.push(Output::Cards(chains)),
             Frame::Push { n, bundle } => {
                 // The sender keeps the same count, and never has fewer under way than are counted
                 // here: whoever goes beyond would fill this server's memory.
@@ -449,9 +454,9 @@ impl Link {
                     query,
                 });
             }
-            Frame::Found { id, identity } => {
+            Frame::Found { id, answer } => {
                 if self.lookups.remove(&id).is_some() {
-                    out.push(Output::Found(id, identity));
+                    out.push(Output::Found(id, answer));
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     commit::RootRef,
     event::Tip,
-    ids::ConversationId,
+    ids::{ConversationId, ServerId},
     link::{Offer, World},
 };
 
@@ -32,6 +32,13 @@ impl Frontiers {
 
     pub(super) fn set_root(&mut self, conversation: ConversationId, root: RootRef) {
         self.roots.insert(conversation, root);
+    }
+
+    /// Where a home's own chain ends.
+    pub(super) fn own_tip(&self, conversation: &ConversationId, me: &ServerId) -> Option<u64> {
+        let (tips, _) = self.conversations.get(conversation)?;
+        let own = tips.iter().filter(|tip| tip.home == *me);
+        own.map(|tip| tip.seq).max()
     }
 
     pub(super) fn knows(&self, conversation: &ConversationId) -> bool {

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::NewConversation;
 use crate::{
+    card::{CardChain, CardError},
     commit::RootRef,
     event::Tip,
     identity::{IdentityError, IdentityLog},
@@ -58,6 +59,8 @@ pub struct Judged {
     pub missing: Vec<Range>,
     /// Users whose identity logs it waits for.
     pub users: Vec<UserId>,
+    /// The server whose cards are to be had before it can be judged; the item is not kept.
+    pub server: Option<ServerId>,
     /// It waits for root records from this number on, of this conversation.
     pub records: Option<(ConversationId, u64)>,
     /// It follows an earlier `waiting`, and may be one more.
@@ -72,6 +75,7 @@ impl Judged {
             verdict,
             missing: Vec::new(),
             users: Vec::new(),
+            server: None,
             records: None,
             again: false,
         }
@@ -182,7 +186,7 @@ pub struct RecordsNeed {
     pub refused: u64,
 }
 
-/// The identity logs and accounts held here.
+/// The identity logs, accounts and server cards held here.
 pub trait Directory {
     /// The log of a user, if held.
     fn log(&self, user: &UserId) -> Option<Arc<IdentityLog>>;
@@ -191,11 +195,24 @@ pub trait Directory {
     /// Takes a log with news: [`Self::log`] gives it from now on, and it is made durable. Items may
     /// have waited for it.
     fn learn(&mut self, log: Arc<IdentityLog>);
+    /// The cards of a server, if held; this one's own among them.
+    fn cards(&self, server: &ServerId) -> Option<Arc<CardChain>>;
+    /// Takes cards with news: [`Self::cards`] gives them from now on, and they are made durable.
+    fn learn_cards(&mut self, cards: Arc<CardChain>);
 }
 
 /// What happened.
 #[derive(Debug)]
 pub enum Input {
+    /// A server is a peer from here on; without effect if it was.
+    Peer {
+        /// Which.
+        server: ServerId,
+        /// Where it takes part.
+        conversations: Vec<ConversationId>,
+    },
+    /// A server is no peer any more: its link is down and nothing is kept for it.
+    NoPeer(ServerId),
     /// The link to a peer is up; the nonce is random.
     Up(ServerId, Nonce),
     /// It is down.
@@ -228,6 +245,8 @@ pub enum Input {
         server: Option<ServerId>,
         /// What.
         query: Query,
+        /// Ask also peers that are not linked now, for as long as a lookup waits.
+        patient: bool,
     },
     /// Time passed; call at least every second. `random` is uniform.
     Tick {
@@ -279,6 +298,9 @@ pub enum Output {
     Positions(ServerId, Vec<(ConversationId, u64)>),
     /// For how many milliseconds this server has tried in vain to reach a peer: store it.
     Unreached(ServerId, u64),
+    /// A home takes part and is no peer; its cards are held. Answer with [`Input::Peer`] if it is to
+    /// be one.
+    Sought(ServerId),
     /// Answer to an [`Input::Lookup`].
     Answered(u64, Option<Arc<IdentityLog>>),
     /// For the operator.
@@ -290,6 +312,8 @@ pub enum Output {
 pub enum Note {
     /// An identity log was refused.
     Identity(IdentityError),
+    /// Cards of this server were refused.
+    Cards(ServerId, CardError),
     /// An offer was not taken, for this reason.
     Offer(ConversationId, &'static str),
     /// The peer refused an own commit for good.

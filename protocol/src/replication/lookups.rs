@@ -20,6 +20,8 @@ pub(super) enum Why {
     Items(UserId),
     /// A conversation was offered.
     Offer(ConversationId, Offer),
+    /// Items, or a home that takes part, wait for the cards of this server.
+    Cards(ServerId),
     /// A request, perhaps asked of several servers.
     Request(u64),
 }
@@ -61,6 +63,7 @@ impl Lookups {
         let same = |other: &UnderWay| match (&other.why, &why) {
             (Why::Items(a), Why::Items(b)) => other.server == server && a == b,
             (Why::Offer(a, _), Why::Offer(b, _)) => other.server == server && a == b,
+            (Why::Cards(a), Why::Cards(b)) => other.server == server && a == b,
             _ => false,
         };
         if self.under_way.len() >= UNDER_WAY_MAX || self.under_way.values().any(same) {
@@ -86,8 +89,16 @@ impl Lookups {
             let fits = match &asked.query {
                 Query::User(wanted) => wanted == user,
                 Query::Handle(_) => true,
+                Query::Server(_) => false,
             };
             fits && asked.server == *server
+        })
+    }
+
+    /// Whether cards of this server answer what a peer was asked.
+    pub(super) fn is_about_server(&self, id: u64, peer: &ServerId, server: &ServerId) -> bool {
+        self.under_way.get(&id).is_some_and(|asked| {
+            asked.server == *peer && matches!(&asked.query, Query::Server(of) if of == server)
         })
     }
 

@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::*;
 use crate::{
+    card::{CardChain, CardFields},
     commit::{AuthorityChange, Commit},
     identity::{Genesis as Identity, IdentityLog, Op, Signer},
     ids::{EventId, Nonce, UserId},
-    link::{Bundle, Frame, Query, Range, VERSION, Verdict},
+    link::{Answer, Bundle, Frame, Query, Range, VERSION, Verdict},
     root::{Genesis, Root},
     signing::SecretKey,
     time::Hlc,
@@ -40,11 +41,14 @@ fn user() -> (IdentityLog, SecretKey) {
 }
 
 #[derive(Default)]
-struct Known(BTreeMap<UserId, Arc<IdentityLog>>);
+struct Known {
+    logs: BTreeMap<UserId, Arc<IdentityLog>>,
+    cards: BTreeMap<ServerId, Arc<CardChain>>,
+}
 
 impl Directory for Known {
     fn log(&self, user: &UserId) -> Option<Arc<IdentityLog>> {
-        self.0.get(user).cloned()
+        self.logs.get(user).cloned()
     }
 
     fn user_of(&self, _: &str) -> Option<UserId> {
@@ -52,7 +56,15 @@ impl Directory for Known {
     }
 
     fn learn(&mut self, log: Arc<IdentityLog>) {
-        self.0.insert(log.user(), log);
+        self.logs.insert(log.user(), log);
+    }
+
+    fn cards(&self, server: &ServerId) -> Option<Arc<CardChain>> {
+        self.cards.get(server).cloned()
+    }
+
+    fn learn_cards(&mut self, cards: Arc<CardChain>) {
+        self.cards.insert(cards.server(), cards);
     }
 }
 
@@ -93,6 +105,8 @@ fn asked(out: &[Output]) -> Vec<(u64, Query)> {
     out.iter().filter_map(of).collect()
 }
 
+mod servers;
+
 #[test]
 fn an_offer_is_taken_once_the_log_of_its_owner_came_and_only_if_he_signed_it() {
     let (log, device) = user();
@@ -125,7 +139,8 @@ fn an_offer_is_taken_once_the_log_of_its_owner_came_and_only_if_he_signed_it() {
         };
         assert_eq!(who, log.user());
         let identity = Some(log.to_travel());
-        let found = Frame::Found { id, identity };
+        let answer = identity.map(Answer::Identity);
+        let found = Frame::Found { id, answer };
         let out = here.input(T, Input::Frame(server(2), found));
         let created = out.iter().any(
             |o| matches!(o, Output::Create(new) if new.conversation() == genesis.conversation()),
@@ -218,6 +233,7 @@ fn a_lookup_that_nobody_answers_has_no_answer_after_patience() {
         request,
         server: None,
         query: query.clone(),
+        patient: false,
     };
     let out = here.input(T, lookup(1));
     assert!(matches!(out[..], [Output::Answered(1, None)]));
@@ -261,4 +277,33 @@ fn commits_are_asked_for_once_more_of_who_is_linked_and_of_nobody_later() {
     };
     let out = here.input(T, Input::Frame(server(3), hello));
     assert_eq!(wants(&out), []);
+}
+
+#[test]
+fn a_patient_lookup_is_asked_once_the_link_is_up() {
+    let mut here = Here::new();
+    let lookup = Input::Lookup {
+        request: 1,
+        server: Some(server(2)),
+        query: Query::User(user().0.user()),
+        patient: true,
+    };
+    assert!(here.input(T, lookup).is_empty());
+    here.input(T, Input::Up(server(2), Nonce::from_bytes([1; 16])));
+    let hello = Frame::Hello {
+        version: VERSION,
+        server: server(2),
+        nonce: Nonce::from_bytes([2; 16]),
+    };
+    let asked = asked(&here.input(T, Input::Frame(server(2), hello)));
+    let [(id, _)] = asked[..] else {
+        panic!("{asked:?}")
+    };
+    let found = Frame::Found {
+        id,
+        answer: Some(Answer::Identity(user().0.to_travel())),
+    };
+    let out = here.input(T, Input::Frame(server(2), found));
+    let answered = |o: &Output| matches!(o, Output::Answered(1, Some(_)));
+    assert!(out.iter().any(answered), "{out:?}");
 }

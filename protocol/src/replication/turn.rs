@@ -10,7 +10,7 @@ use crate::{
     commit::UnverifiedCommit,
     identity::IdentityLog,
     ids::{ConversationId, ServerId, UserId},
-    link::{self, Bundle, Frame, FrameChannel, Identity, Query, Range, Verdict},
+    link::{self, Answer, Bundle, Frame, FrameChannel, Identity, Query, Range, Verdict},
     session::Code,
     time::Timestamp,
 };
@@ -46,7 +46,7 @@ impl Turn<'_> {
         self.machine.peers.get_mut(server)
     }
 
-    fn count_refused(&mut self, server: &ServerId) {
+    pub(super) fn count_refused(&mut self, server: &ServerId) {
         if let Some(peer) = self.peer(server) {
             peer.refused_items += 1;
         }
@@ -128,16 +128,21 @@ impl Turn<'_> {
                     self.learn(server, log);
                 }
             }
+            link::Output::Cards(chains) => {
+                for cards in &chains {
+                    self.cards_came(server, cards);
+                }
+            }
             link::Output::Resolve { session, id, query } => {
-                let identity = self.resolve(&query);
+                let answer = self.resolve(&query);
                 let input = link::Input::Resolved {
                     session,
                     id,
-                    identity,
+                    answer,
                 };
                 self.link(server, input);
             }
-            link::Output::Found(id, identity) => self.found(server, id, identity.as_ref()),
+            link::Output::Found(id, answer) => self.found(server, id, answer.as_ref()),
             link::Output::Acked(conversation, progress) => {
                 let seq = progress.acked;
                 if let (Some(seq), Some(peer)) = (seq, self.peer(&server)) {
@@ -193,6 +198,9 @@ impl Turn<'_> {
             return;
         }
         self.needs(peer, judged.users, judged.missing);
+        if let Some(server) = judged.server {
+            self.ask_for_cards(peer, server);
+        }
         if let Some((conversation, from)) = judged.records {
             self.link(peer, link::Input::LacksRecords(conversation, from));
         }
@@ -272,9 +280,15 @@ impl Turn<'_> {
         }
     }
 
-    pub(super) fn lookup(&mut self, request: u64, server: Option<ServerId>, query: &Query) {
+    pub(super) fn lookup(
+        &mut self,
+        request: u64,
+        server: Option<ServerId>,
+        query: &Query,
+        patient: bool,
+    ) {
         let wanted = |(id, peer): &(&ServerId, &Peer)| {
-            peer.link.is_open() && server.is_none_or(|server| server == **id)
+            (patient || peer.link.is_open()) && server.is_none_or(|server| server == **id)
         };
         let servers = self.machine.peers.iter().filter(wanted);
         let servers: Vec<_> = servers.map(|(id, _)| *id).collect();
@@ -305,7 +319,7 @@ impl Turn<'_> {
                     self.link(peer, link::Input::Known(conversation));
                 }
                 for peer in peers {
-                    self.link(peer, link::Input::TakesPart(conversation, None));
+                    self.takes_part(peer, conversation, None);
                 }
             }
             Committed::Commit {
@@ -318,7 +332,7 @@ impl Turn<'_> {
             } => {
                 self.machine.frontiers.set(&conversation, frontier);
                 for server in joined {
-                    self.link(server, link::Input::TakesPart(conversation, own_tip));
+                    self.takes_part(server, conversation, own_tip);
                 }
                 if let Some((seq, bundle)) = own {
                     self.push(conversation, seq, bundle.as_ref());
@@ -337,7 +351,7 @@ impl Turn<'_> {
             } => {
                 self.machine.frontiers.set_root(conversation, newest);
                 for server in joined {
-                    self.link(server, link::Input::TakesPart(conversation, own_tip));
+                    self.takes_part(server, conversation, own_tip);
                 }
                 let servers: Vec<_> = self.machine.peers.keys().copied().collect();
                 for server in servers {
@@ -367,6 +381,7 @@ impl Turn<'_> {
         for request in self.machine.lookups.give_up_old(self.now) {
             self.out.push(Output::Answered(request, None));
         }
+        self.seek_again();
         let servers: Vec<_> = self.machine.peers.keys().copied().collect();
         for (nth, server) in servers.into_iter().enumerate() {
             let random = random.get(nth).or(random.last()).copied().unwrap_or(0);
@@ -396,12 +411,17 @@ impl Turn<'_> {
         }
     }
 
-    fn resolve(&self, query: &Query) -> Option<Identity> {
+    fn resolve(&self, query: &Query) -> Option<Answer> {
         let user = match query {
             Query::User(user) => *user,
             Query::Handle(handle) => self.directory.user_of(handle)?,
+            Query::Server(server) => {
+                let cards = self.directory.cards(server)?;
+                return Some(Answer::Cards(cards.to_travel()));
+            }
         };
-        self.directory.log(&user).map(|log| log.to_travel())
+        let log = self.directory.log(&user)?;
+        Some(Answer::Identity(log.to_travel()))
     }
 
     /// Verifies a log from a peer and merges it with what is held.
@@ -418,7 +438,12 @@ impl Turn<'_> {
         }
     }
 
-    fn found(&mut self, server: ServerId, id: u64, identity: Option<&Identity>) {
+    fn found(&mut self, server: ServerId, id: u64, answer: Option<&Answer>) {
+        let identity = match answer {
+            Some(Answer::Cards(cards)) => return self.found_cards(server, id, cards),
+            Some(Answer::Identity(log)) => Some(log),
+            None => None,
+        };
         let user = identity.and_then(|log| IdentityLog::user_of_travel(log));
         let user = user.filter(|user| self.machine.lookups.is_about(id, &server, user));
         if let (Some(log), Some(_)) = (identity, user) {

@@ -29,7 +29,11 @@ impl Shard {
             Ok(checked) => checked,
             Err(error) => {
                 out.push(Output::Refused(None, error.to_string()));
-                return out.push(Output::Judged(ticket, Judged::refused(error.code())));
+                let judged = Judged {
+                    server: error.unknown_origin(),
+                    ..Judged::refused(error.code())
+                };
+                return out.push(Output::Judged(ticket, judged));
             }
         };
         let (id, commit) = (checked.conversation(), checked.commit.id());
@@ -74,6 +78,7 @@ impl Shard {
                     verdict: Verdict::Waiting,
                     missing: commits,
                     users,
+                    server: None,
                     records: record.map(|record| (id, open.lacks_from(record))),
                     again: false,
                 };

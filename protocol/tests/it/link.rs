@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use comity_protocol::{
+    card::{CardChain, CardFields},
     commit::{Commit, RootRef},
     event::{Act, Content, Event, SealedContent, Tip},
     ids::{
@@ -10,8 +11,8 @@ use comity_protocol::{
         Signature, UserId,
     },
     link::{
-        Bundle, ContentSlot, Frame, FrameChannel, Input, Link, Offer, Output, Query, Range,
-        Verdict, World, decode_frame, encode_frame,
+        Answer, Bundle, Cards, ContentSlot, Frame, FrameChannel, Input, Link, Offer, Output, Query,
+        Range, Verdict, World, decode_frame, encode_frame,
     },
     role::Role,
     root::{
@@ -259,13 +260,37 @@ fn frames() -> Vec<Frame> {
         },
         Frame::Found {
             id: 1,
-            identity: Some(vec![Blob(vec![0xa0])]),
+            answer: Some(Answer::Identity(vec![Blob(vec![0xa0])])),
         },
         Frame::Found {
             id: 2,
-            identity: None,
+            answer: None,
+        },
+        Frame::Lookup {
+            id: 3,
+            query: Query::Server(ME),
+        },
+        Frame::Found {
+            id: 3,
+            answer: Some(Answer::Cards(cards())),
+        },
+        Frame::Cards {
+            chains: vec![cards()],
         },
     ]
+}
+
+fn cards() -> Cards {
+    let fields = CardFields {
+        name: "acme.example".parse().unwrap(),
+        addresses: vec!["/dns/acme.example/udp/4001/quic-v1".to_owned()],
+        https: None,
+        region: None,
+    };
+    let key = SecretKey::from_seed([1; 32]);
+    let recovery = SecretKey::from_seed([2; 32]).public();
+    let chain = CardChain::genesis(fields, &key, recovery, 1, Timestamp(1));
+    chain.unwrap().to_travel()
 }
 
 fn fingerprint() -> Fingerprint {
@@ -343,7 +368,8 @@ fn link_json_is_read_as_it_says() {
         | Frame::Want { .. }
         | Frame::Have { .. }
         | Frame::Lookup { .. }
-        | Frame::Found { .. } => 14,
+        | Frame::Found { .. }
+        | Frame::Cards { .. } => 15,
     };
     assert_eq!(names.len(), frame(&file.frames[0].json), "{names:?}");
 }

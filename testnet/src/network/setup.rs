@@ -164,6 +164,7 @@ pub(super) async fn prepare(options: &Options) -> anyhow::Result<Plan> {
                 key: "tls.key".into(),
             }),
             peers: peers.collect(),
+            network: comity_node::config::Network::default(),
         };
         fs::write(server.directory.join(FILE), config.to_toml()?)?;
     }

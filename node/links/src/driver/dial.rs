@@ -1,5 +1,7 @@
 //! Dialling: when it is due, where to, and what went wrong.
 
+use std::net::IpAddr;
+
 use libp2p::{
     Multiaddr,
     swarm::{
@@ -17,6 +19,7 @@ use crate::{
     config::{Family, Target, quic_address},
     key::PeerKey,
     limits::{ADDRESSES_MAX, RESOLVE_TIMEOUT},
+    reach::Reach,
     reason::with_causes,
 };
 
@@ -44,20 +47,20 @@ impl Driver {
             return;
         };
         peer.dialling(Dial::Resolving);
-        let targets = peer.known.targets.clone();
-        let numbers: Option<Vec<Multiaddr>> = targets
+        let (targets, reach) = (peer.known.targets.clone(), peer.known.reach.clone());
+        let numbers: Option<Vec<(IpAddr, u16)>> = targets
             .iter()
             .map(|target| match target {
-                Target::Ip(ip, port) => Some(quic_address(*ip, *port)),
+                Target::Ip(ip, port) => Some((*ip, *port)),
                 Target::Name { .. } => None,
             })
             .collect();
         if let Some(addresses) = numbers {
-            return self.on_resolved(key, Ok(addresses));
+            return self.on_resolved(key, permitted(addresses, &reach, Vec::new()));
         }
         let notes = self.note_sender.clone();
         self.setups.spawn(async move {
-            let addresses = timeout(RESOLVE_TIMEOUT, resolve(targets))
+            let addresses = timeout(RESOLVE_TIMEOUT, resolve(targets, reach))
                 .await
                 .unwrap_or_else(|_| Err("name resolution timed out".to_owned()));
             let _ = notes
@@ -119,13 +122,14 @@ impl Driver {
     }
 }
 
-/// The addresses of all targets that can be found; an error only if there are none.
-async fn resolve(targets: Vec<Target>) -> Result<Vec<Multiaddr>, String> {
+/// The addresses of all targets that can be found and may be dialled; an error only if there are
+/// none.
+async fn resolve(targets: Vec<Target>, reach: Reach) -> Result<Vec<Multiaddr>, String> {
     let mut addresses = Vec::new();
     let mut errors = Vec::new();
     for target in targets {
         match target {
-            Target::Ip(ip, port) => addresses.push(quic_address(ip, port)),
+            Target::Ip(ip, port) => addresses.push((ip, port)),
             Target::Name { host, port, family } => match lookup_host((host.as_str(), port)).await {
                 Ok(found) => addresses.extend(
                     found
@@ -135,18 +139,35 @@ async fn resolve(targets: Vec<Target>) -> Result<Vec<Multiaddr>, String> {
                             Family::V4 => ip.is_ipv4(),
                             Family::V6 => ip.is_ipv6(),
                         })
-                        .map(|ip| quic_address(ip, port)),
+                        .map(|ip| (ip, port)),
                 ),
                 Err(error) => errors.push(format!("{host}: {error}")),
             },
         }
     }
-    addresses.truncate(ADDRESSES_MAX);
-    if addresses.is_empty() {
-        errors.push("no address".to_owned());
+    permitted(addresses, &reach, errors)
+}
+
+/// Those that may be dialled.
+fn permitted(
+    addresses: Vec<(IpAddr, u16)>,
+    reach: &Reach,
+    mut errors: Vec<String>,
+) -> Result<Vec<Multiaddr>, String> {
+    let mut permitted = Vec::new();
+    for (ip, port) in addresses {
+        if reach.permits(ip) {
+            permitted.push(quic_address(ip, port));
+        } else {
+            errors.push(format!("{ip} is not a public address and not allowed here"));
+        }
+    }
+    permitted.truncate(ADDRESSES_MAX);
+    if permitted.is_empty() {
+        errors.push("no address to dial".to_owned());
         return Err(errors.join("; "));
     }
-    Ok(addresses)
+    Ok(permitted)
 }
 
 pub(super) fn describe(error: &DialError) -> String {

@@ -207,7 +207,7 @@ impl Peer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::StaticPeer, key::PeerKey};
+    use crate::{config::StaticPeer, key::PeerKey, reach::Reach};
 
     fn peer() -> Peer {
         let key = PeerKey::of_seed([1; 32]);
@@ -215,6 +215,7 @@ mod tests {
         let peer = StaticPeer {
             key,
             addresses: vec![address],
+            reach: Reach::anywhere(),
         };
         let known = Known::read(&peer, PeerKey::of_seed([2; 32])).unwrap();
         Peer::new(known, Role::Leader, Arc::default(), Arc::default())

@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use comity_links::{LinkEvent, PeerKey, StaticPeer};
+use comity_links::{LinkEvent, PeerKey, Reach, StaticPeer};
 
 use crate::support::{Server, peer, seed};
 
@@ -57,6 +57,7 @@ impl Process {
         StaticPeer {
             key: self.key,
             addresses: vec![self.address.clone()],
+            reach: Reach::anywhere(),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use comity_links::{Channel, Config, Events, LinkEvent, Links, PeerKey, StaticPeer};
+use comity_links::{Channel, Config, Events, LinkEvent, Links, PeerKey, Reach, StaticPeer};
 use tokio::time::timeout;
 
 /// Far above what anything here takes, also on a busy machine.
@@ -28,6 +28,7 @@ pub(crate) fn peer(n: u8, addresses: &[String]) -> StaticPeer {
     StaticPeer {
         key: PeerKey::of_seed(seed(n)),
         addresses: addresses.to_vec(),
+        reach: Reach::anywhere(),
     }
 }
 
@@ -59,6 +60,7 @@ impl Server {
         StaticPeer {
             key: self.key(),
             addresses: self.addresses(),
+            reach: Reach::anywhere(),
         }
     }
 

@@ -20,7 +20,8 @@ use comity_protocol::{
 use tokio::sync::{Notify, Semaphore};
 
 use crate::gateway::home::{
-    Batch, Enroll, Home, Info, Opened, SignIn, SignUp, SignedIn, Updates, Who,
+    Batch, Enroll, Home, Info, Introduced, Introduction, Opened, SignIn, SignUp, SignedIn, Updates,
+    Who,
 };
 
 pub(super) const SERVER: ServerId = ServerId::from_bytes([9; 32]);
@@ -229,6 +230,10 @@ impl Home for Fake {
 
     async fn enroll(&self, asked: Enroll, remote: IpAddr) -> Result<SignedIn, WireError> {
         self.signed_in(&asked.device_name, remote)
+    }
+
+    async fn introduce(&self, by: Introduction) -> Result<Introduced, WireError> {
+        Err(WireError::new(Code::Unreachable, by.name))
     }
 
     fn ready(&self) -> Result<(), String> {

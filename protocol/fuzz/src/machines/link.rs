@@ -267,7 +267,7 @@ impl Driver {
                 self.owed.answers.push(Input::Resolved {
                     session,
                     id,
-                    identity: None,
+                    answer: None,
                 });
             }
             _ => {}

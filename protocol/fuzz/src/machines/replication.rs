@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use comity_protocol::{
+    card::CardChain,
     event::Tip,
     identity::IdentityLog,
     ids::{CommitId, ConversationId, Nonce, ServerId, UserId},
@@ -22,9 +23,12 @@ const HONEST: ServerId = ServerId::from_bytes([4; 32]);
 /// What one input may call forth: a round with both peers, or what is looked up again.
 const OUTPUTS_MAX: usize = 16 * 1024;
 
-/// Logs that peers taught.
+/// Logs and cards that peers taught.
 #[derive(Default)]
-struct Logs(BTreeMap<UserId, Arc<IdentityLog>>);
+struct Logs(
+    BTreeMap<UserId, Arc<IdentityLog>>,
+    BTreeMap<ServerId, Arc<CardChain>>,
+);
 
 impl Directory for Logs {
     fn log(&self, user: &UserId) -> Option<Arc<IdentityLog>> {
@@ -37,6 +41,14 @@ impl Directory for Logs {
 
     fn learn(&mut self, log: Arc<IdentityLog>) {
         self.0.insert(log.user(), log);
+    }
+
+    fn cards(&self, server: &ServerId) -> Option<Arc<CardChain>> {
+        self.1.get(server).cloned()
+    }
+
+    fn learn_cards(&mut self, cards: Arc<CardChain>) {
+        self.1.insert(cards.server(), cards);
     }
 }
 
@@ -147,6 +159,7 @@ impl Driver {
                     request: self.own,
                     server: (first % 2 == 0).then_some(PEER),
                     query,
+                    patient: false,
                 });
             }
             COMMITTED => {

@@ -204,7 +204,10 @@ impl Server {
                 let then = Then::Nothing;
                 self.submit(Pending { record, then });
             }
-            replication::Output::Answered(..) | replication::Output::Note(..) => {}
+            // Every server is a peer of every other one.
+            replication::Output::Sought(_)
+            | replication::Output::Answered(..)
+            | replication::Output::Note(..) => {}
         }
     }
 

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use comity_protocol::{
     authority::Span,
+    card::CardChain,
     commit::UnverifiedCommit,
     conversation::Conversation,
     event::SignedEvent,
@@ -144,4 +145,11 @@ impl Directory for Learning<'_> {
         self.identities.insert(log.user(), Arc::clone(&log));
         self.learnt.push(log);
     }
+
+    // Every simulated server knows the keys of all from the start.
+    fn cards(&self, _: &ServerId) -> Option<Arc<CardChain>> {
+        None
+    }
+
+    fn learn_cards(&mut self, _: Arc<CardChain>) {}
 }
