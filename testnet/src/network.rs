@@ -61,6 +61,17 @@ pub struct Options {
     pub rules: Vec<(String, String, Rule)>,
     /// The program `comity-testnet`, where this is another one.
     pub program: Option<PathBuf>,
+    /// The servers are not configured with each other, and meet by name.
+    pub strangers: Option<Strangers>,
+}
+
+/// How servers are that do not know each other.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Strangers {
+    /// They link with configured servers only, of which there are none.
+    pub closed: bool,
+    /// The first has the card of another server under the name of the second.
+    pub first_has_wrong_card: bool,
 }
 
 impl Options {
@@ -77,6 +88,7 @@ impl Options {
             spaces: None,
             rules: Vec::new(),
             program: None,
+            strangers: None,
         }
     }
 }

@@ -11,6 +11,7 @@ mod power_cut;
 mod replay;
 pub mod speed;
 mod store_recovery;
+mod strangers;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -32,6 +33,7 @@ pub static CLAIMS: &[&dyn Claim] = &[
     &erasure::Erasure,
     &members::Members,
     &outage::Outage,
+    &strangers::StrangersMeet,
     &speed::Speed,
     &chaos::Chaos,
 ];

@@ -84,13 +84,22 @@ pub(super) async fn prepare(options: &Options) -> anyhow::Result<Plan> {
     for region in &options.regions {
         let directory = root.join(region);
         fs::create_dir_all(&directory)?;
-        let name = format!("{region}.localhost");
+        let ports = free_ports()?;
+        // Who is met by name is asked there by HTTPS: the port is part of it.
+        let name = match options.strangers {
+            Some(_) => format!("localhost:{}", ports.https),
+            None => format!("{region}.localhost"),
+        };
         let keys = if directory.join("operational.key").exists() {
             ServerKeys::load(&directory)?
         } else {
             let fields = CardFields {
                 name: name.parse()?,
-                addresses: vec![],
+                addresses: options
+                    .strangers
+                    .map(|_| quic_address(Ipv4Addr::LOCALHOST, ports.links))
+                    .into_iter()
+                    .collect(),
                 https: None,
                 region: Some(region.clone()),
             };
@@ -103,7 +112,10 @@ pub(super) async fn prepare(options: &Options) -> anyhow::Result<Plan> {
             let (desk, hosting) = hosting(spaces, region)?;
             (host, place) = (desk, Some(hosting));
         }
-        let mut names = vec![name.clone(), "localhost".into(), "127.0.0.1".into()];
+        let mut names = vec!["localhost".into(), "127.0.0.1".into()];
+        if options.strangers.is_none() {
+            names.push(name.clone());
+        }
         if let Some(place) = &place {
             names.extend([host, place.listens].map(|address| address.to_string()));
         }
@@ -116,11 +128,7 @@ pub(super) async fn prepare(options: &Options) -> anyhow::Result<Plan> {
             name,
             directory,
             host: host.into(),
-            ports: if place.is_some() {
-                HOST_PORTS
-            } else {
-                free_ports()?
-            },
+            ports: if place.is_some() { HOST_PORTS } else { ports },
             hosting: place,
         });
     }
@@ -143,6 +151,19 @@ pub(super) async fn prepare(options: &Options) -> anyhow::Result<Plan> {
                     .collect(),
             }
         });
+        let mut peers: Vec<_> = peers.collect();
+        let mut network = comity_node::config::Network::default();
+        if let Some(strangers) = options.strangers {
+            peers.clear();
+            if strangers.first_has_wrong_card && from == 0 {
+                peers.push(wrong_card(root, &servers[1].name)?);
+            }
+            network = comity_node::config::Network {
+                closed: strangers.closed,
+                ca: Some(ca_path(root)),
+                allow: vec!["127.0.0.0/8".to_owned()],
+            };
+        }
         let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
         let (users, links) = match &server.hosting {
             Some(hosting) => (any as fn(u16) -> SocketAddr, hosting.listens),
@@ -163,8 +184,8 @@ pub(super) async fn prepare(options: &Options) -> anyhow::Result<Plan> {
                 certificate: "tls.pem".into(),
                 key: "tls.key".into(),
             }),
-            peers: peers.collect(),
-            network: comity_node::config::Network::default(),
+            peers,
+            network,
         };
         fs::write(server.directory.join(FILE), config.to_toml()?)?;
     }
@@ -172,6 +193,23 @@ pub(super) async fn prepare(options: &Options) -> anyhow::Result<Plan> {
         servers,
         proxies,
         ca_pem: authority.cert_pem().to_owned(),
+    })
+}
+
+/// The card of a server that does not run, with the name of one that does.
+fn wrong_card(root: &Path, name: &str) -> anyhow::Result<Peer> {
+    let directory = root.join("nobody");
+    fs::create_dir_all(&directory)?;
+    let fields = CardFields {
+        name: name.parse()?,
+        addresses: vec![],
+        https: None,
+        region: None,
+    };
+    let keys = ServerKeys::create(&directory, fields, Timestamp(1))?;
+    Ok(Peer {
+        card: keys.cards.to_text()?,
+        addresses: vec![],
     })
 }
 
