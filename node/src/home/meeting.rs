@@ -35,8 +35,8 @@ const ASKED_AT_ONCE: usize = 16;
 /// A name is not asked again within this time: whoever names others cannot make this server a
 /// nuisance to them.
 const PAUSE: Duration = Duration::from_secs(10);
-/// Names of which it is remembered when they were asked.
-const REMEMBERED_MAX: usize = 4_096;
+/// Names asked within that time on one account: by users here, or for introductions.
+const ASKED_IN_PAUSE: usize = 64;
 
 /// Asking at names, bounded.
 #[derive(Debug)]
@@ -76,19 +76,18 @@ impl Meeting {
     fn may_ask(&self, name: &ServerName, why: Why) -> Result<(), WireError> {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        if asked.len() >= REMEMBERED_MAX {
-            asked.retain(|_, at| now.duration_since(*at) < PAUSE);
-        }
+        asked.retain(|_, at| now.duration_since(*at) < PAUSE);
         let key = (name.clone(), why);
         let since = asked.get(&key).map(|at| now.duration_since(*at));
-        if let Some(since) = since.filter(|since| *since < PAUSE) {
+        if let Some(since) = since {
             let text = format!("{name} was asked a moment ago");
             let mut error = WireError::new(Code::RateLimited, text);
             let wait = PAUSE.checked_sub(since).unwrap_or_default();
             error.retry_after_ms = u64::try_from(wait.as_millis()).ok();
             return Err(error);
         }
-        if asked.len() >= REMEMBERED_MAX {
+        let of_account = asked.keys().filter(|(_, of)| *of == why);
+        if of_account.count() >= ASKED_IN_PAUSE {
             return Err(WireError::new(Code::Busy, "too many servers are being met"));
         }
         asked.insert(key, now);
@@ -214,5 +213,29 @@ impl HomeServer {
         }
         shared.replication.tell(Event::Meet(server));
         Ok(server)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use comity_links::Reach;
+
+    use super::*;
+
+    #[test]
+    fn a_name_is_asked_once_in_a_while_and_few_on_one_account() {
+        let meeting = Meeting::new(Web::new(Reach::default(), None).unwrap());
+        let name = |n: usize| -> ServerName { format!("s{n}.example").parse().unwrap() };
+        assert!(meeting.may_ask(&name(0), Why::Introduced).is_ok());
+        let again = meeting.may_ask(&name(0), Why::Introduced).unwrap_err();
+        assert_eq!(again.code, Code::RateLimited);
+        assert!(again.retry_after_ms.is_some_and(|ms| ms <= 10_000));
+        for n in 1..ASKED_IN_PAUSE {
+            assert!(meeting.may_ask(&name(n), Why::Introduced).is_ok());
+        }
+        let beyond = meeting.may_ask(&name(999), Why::Introduced).unwrap_err();
+        assert_eq!(beyond.code, Code::Busy);
+        // Whoever introduces himself without pause keeps no user here from meeting anybody.
+        assert!(meeting.may_ask(&name(0), Why::Own).is_ok());
     }
 }
