@@ -1,10 +1,13 @@
 //! Servers that were never configured with each other.
 
 use comity_node::config::Network;
-use comity_protocol::{role::Role, session::Request};
+use comity_protocol::{ids::ConversationId, role::Role, session::Request};
 use serde_json::json;
 
-use super::net::{Net, until};
+use super::{
+    client::Client,
+    net::{Net, Person, until},
+};
 
 /// `a` knows `b` and `c`, which know `a` alone.
 fn two_who_know_one() -> Net {
@@ -19,6 +22,46 @@ fn is_linked(net: &Net, n: usize, other: usize) -> bool {
         .any(|peer| peer["server"] == id && peer["connected"] == json!(true))
 }
 
+/// Three people at the three servers, their clients, and a room of all, made by the first.
+struct Three {
+    people: [Person; 3],
+    clients: [Client; 3],
+    room: ConversationId,
+}
+
+async fn three(net: &Net) -> Three {
+    let people = [
+        net.person(0, "alice").await,
+        net.person(1, "bob").await,
+        net.person(2, "carol").await,
+    ];
+    until("links of who are configured", || async {
+        is_linked(net, 0, 1) && is_linked(net, 0, 2)
+    })
+    .await;
+    let [alice, bob, carol] = &people;
+    let mut clients = [
+        net.connect(alice).await,
+        net.connect(bob).await,
+        net.connect(carol).await,
+    ];
+    let [a, others @ ..] = &mut clients;
+    let room = a.create().await;
+    for (address, user) in [("bob@b.localhost", bob), ("carol@c.localhost", carol)] {
+        let address = address.into();
+        a.ask(Request::Lookup { address }).await.unwrap();
+        a.grant(room, user.user, Role::Member).await.unwrap();
+    }
+    for other in others {
+        other.announced(room).await;
+    }
+    Three {
+        people,
+        clients,
+        room,
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn homes_that_meet_in_a_conversation_become_peers_and_stay_so_without_who_introduced_them() {
     let mut net = two_who_know_one();
@@ -26,29 +69,11 @@ async fn homes_that_meet_in_a_conversation_become_peers_and_stay_so_without_who_
         net.nodes[n].config.network.allow = vec!["127.0.0.0/8".to_owned()];
         net.up(n).await;
     }
-    let (alice, bob, carol) = (
-        net.person(0, "alice").await,
-        net.person(1, "bob").await,
-        net.person(2, "carol").await,
-    );
-    until("links of who are configured", || async {
-        is_linked(&net, 0, 1) && is_linked(&net, 0, 2)
-    })
-    .await;
-    let (mut a, mut b, mut c) = (
-        net.connect(&alice).await,
-        net.connect(&bob).await,
-        net.connect(&carol).await,
-    );
-    let room = a.create().await;
-    for address in ["bob@b.localhost", "carol@c.localhost"] {
-        let address = address.into();
-        a.ask(Request::Lookup { address }).await.unwrap();
-    }
-    a.grant(room, bob.user, Role::Member).await.unwrap();
-    a.grant(room, carol.user, Role::Member).await.unwrap();
-    b.announced(room).await;
-    c.announced(room).await;
+    let Three {
+        people: [_, bob, carol],
+        clients: [_, mut b, mut c],
+        room,
+    } = three(&net).await;
     b.say(room, "from b").await;
     while c.line(room).await.1 != "from b" {}
     until("the two are linked", || async {
@@ -82,29 +107,11 @@ async fn a_closed_server_and_one_that_may_not_dial_there_link_with_no_stranger()
             net.nodes[n].config.network = network.clone();
             net.up(n).await;
         }
-        let (alice, bob, carol) = (
-            net.person(0, "alice").await,
-            net.person(1, "bob").await,
-            net.person(2, "carol").await,
-        );
-        until("links of who are configured", || async {
-            is_linked(&net, 0, 1) && is_linked(&net, 0, 2)
-        })
-        .await;
-        let (mut a, mut b, mut c) = (
-            net.connect(&alice).await,
-            net.connect(&bob).await,
-            net.connect(&carol).await,
-        );
-        let room = a.create().await;
-        for address in ["bob@b.localhost", "carol@c.localhost"] {
-            let address = address.into();
-            a.ask(Request::Lookup { address }).await.unwrap();
-        }
-        a.grant(room, bob.user, Role::Member).await.unwrap();
-        a.grant(room, carol.user, Role::Member).await.unwrap();
-        b.announced(room).await;
-        c.announced(room).await;
+        let Three {
+            clients: [_a, mut b, mut c],
+            room,
+            ..
+        } = three(&net).await;
         // What b says goes by a: its card proves it, also where no link may be.
         b.say(room, "by a").await;
         while c.line(room).await.1 != "by a" {}
