@@ -1,33 +1,25 @@
 //! A server that lies. It runs the same machines, so that others believe it, and says more than
 //! they do: forks, forgeries, what was deleted, what nobody asked for.
 
+mod commits;
+mod noise;
 mod records;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use comity_protocol::{
-    commit::{AuthorityChange, Commit},
-    event::{Act, RawEvent, SealedContent, Tip},
-    ids::{Blob, CommitId, ConversationId, EventId, Nonce, UserId},
-    link::{Bundle, ContentSlot, Frame, FrameChannel, Query, Range, decode_frame, encode_frame},
-    role::Role,
+    event::Tip,
+    ids::{CommitId, ConversationId},
+    link::{Frame, FrameChannel, decode_frame},
     time::Hlc,
 };
 
 use records::Late;
 
-use crate::{
-    faults::Kind,
-    people::{self, Change},
-    random::Random,
-    rows::Marks,
-    world::World,
-};
+use crate::{faults::Kind, random::Random, world::World};
 
 /// Numbers of pushes that its machine never gives.
 const PUSHES_FROM: u64 = 1 << 40;
-/// Items that wait for ever, in one flood.
-const FLOOD_ITEMS: u64 = 600;
 
 /// What it is up to.
 #[derive(Debug, Default)]
@@ -60,12 +52,6 @@ impl Hostile {
     fn does(&self, kind: Kind, now: u64) -> bool {
         self.until.get(&kind).is_some_and(|until| *until > now)
     }
-}
-
-/// A commit by a home about which everything can be said.
-struct Forged {
-    commit: Commit,
-    events: Vec<(RawEvent, Option<SealedContent>)>,
 }
 
 impl World {
@@ -190,342 +176,6 @@ impl World {
         true
     }
 
-    /// A commit on the end of its chain, with a new message of a user of its own.
-    fn forge(
-        &mut self,
-        me: usize,
-        user: usize,
-        conversation: ConversationId,
-        random: &mut Random,
-    ) -> Option<Forged> {
-        let content = people::text(&mut self.texts, random);
-        let act = Act::Message {
-            content: content.reference(),
-        };
-        let (of, server) = (&self.users[user], &mut self.servers[me]);
-        let made = people::make(of, conversation, act, Some(content), server, random)?;
-        self.ledger.sent(&made);
-        let machine = self.servers[me].shard.conversation(&conversation)?;
-        let graph = machine.graph();
-        let id = self.servers[me].id;
-        let tip = graph.standing_tip(&id).map(|tip| graph.node(tip));
-        let now = self.servers[me].wall();
-        let after = |hlc: Hlc| Hlc::from_bits(hlc.to_bits() + 1);
-        let commit = Commit {
-            v: 1,
-            conversation,
-            origin: id,
-            epoch: tip.map_or(1, |tip| tip.epoch()),
-            seq: tip.map_or(0, |tip| tip.seq() + 1),
-            prev: tip.map(|tip| tip.id()),
-            hlc: tip.map_or(Hlc::new(now, 0), |tip| after(tip.hlc())),
-            parents: vec![],
-            authority: tip.is_none().then(AuthorityChange::default),
-            events: vec![],
-        };
-        let events = vec![(made.event.to_raw(), made.content)];
-        Some(Forged { commit, events })
-    }
-
-    /// Moves a commit beside the newest one or an older one, which may be settled, once in a
-    /// conversation: whoever forks again and again only hurts himself.
-    fn as_fork(
-        &mut self,
-        me: usize,
-        conversation: ConversationId,
-        forged: &mut Forged,
-        random: &mut Random,
-    ) -> Option<()> {
-        let id = self.servers[me].id;
-        let machine = self.servers[me].shard.conversation(&conversation)?;
-        let graph = machine.graph();
-        let tip = graph.standing_tip(&id)?;
-        let deep = random.percent(50);
-        let chain = std::iter::successors(Some(tip), |at| graph.node(*at).prev());
-        let with_prev = chain.filter(|at| graph.node(*at).prev().is_some());
-        let mut beside: Vec<_> = with_prev.collect();
-        beside.truncate(if deep { beside.len() } else { 1 });
-        let node = graph.node(random.pick(&beside)?);
-        let prev = node.prev()?;
-        if !self.hostile.forked.insert(conversation) {
-            return None;
-        }
-        forged.commit.seq = node.seq();
-        forged.commit.prev = Some(graph.node(prev).id());
-        forged.commit.hlc = node.hlc();
-        Some(())
-    }
-
-    /// An act of a user, of the kind that changes what others may do.
-    fn act_of(
-        &mut self,
-        me: usize,
-        user: usize,
-        conversation: ConversationId,
-        random: &mut Random,
-    ) -> Option<(RawEvent, Option<SealedContent>)> {
-        let change = [Change::Give, Change::Remove, Change::Ban][random.place(3)];
-        let other = random.place(self.users.len());
-        let (by, of, server) = (&self.users[user], &self.users[other], &mut self.servers[me]);
-        let act = people::grant(change, by, of, conversation, server, random)?;
-        let made = people::make(by, conversation, act, None, server, random)?;
-        self.ledger.sent(&made);
-        Some((made.event.to_raw(), made.content))
-    }
-
-    fn sign(&self, me: usize, mut forged: Forged) -> Bundle {
-        let id = |raw: &RawEvent| EventId::from_bytes(hash(&raw.event.0));
-        let events = forged.events.iter().map(|(raw, _)| id(raw));
-        forged.commit.events = events.collect();
-        let held = |content: SealedContent| ContentSlot::Held(Blob(content.into_bytes()));
-        let (events, contents): (Vec<_>, Vec<_>) = forged.events.into_iter().unzip();
-        Bundle {
-            commit: forged.commit.sign(&self.servers[me].key).to_raw(),
-            events,
-            contents: contents.into_iter().flatten().map(held).collect(),
-        }
-    }
-
-    fn push_to(&mut self, me: usize, to: usize, bundle: &Bundle) {
-        self.hostile.pushes += 1;
-        let (n, bundle) = (self.hostile.pushes, bundle.clone());
-        let frame = encode_frame(&Frame::Push { n, bundle });
-        self.carry(me, to, FrameChannel::Live, frame, 0);
-    }
-
-    fn push_to_all(&mut self, me: usize, bundle: &Bundle, random: &mut Random) {
-        let some = random.percent(50);
-        for to in self.honest().collect::<Vec<_>>() {
-            // Not the same to everybody.
-            if !some || random.percent(60) {
-                self.push_to(me, to, bundle);
-            }
-        }
-    }
-
-    /// Lines of one conversation whose event another home committed.
-    fn others_lines(
-        &self,
-        me: usize,
-        conversation: &ConversationId,
-        wanted: impl Fn(&Marks) -> bool,
-    ) -> Vec<EventId> {
-        let server = &self.servers[me];
-        let known = server.rows.known.get(conversation);
-        let lines = known.into_iter().flat_map(|known| known.lines.values());
-        let other =
-            |event: &EventId| server.rows.origin(&server.disk.log, event) != Some(server.id);
-        let wanted = lines.filter(|(_, marks)| wanted(marks));
-        wanted.map(|(event, _)| *event).filter(other).collect()
-    }
-
-    fn others_event(
-        &self,
-        me: usize,
-        conversation: ConversationId,
-        random: &mut Random,
-    ) -> Option<(RawEvent, Option<SealedContent>)> {
-        let server = &self.servers[me];
-        let event = random.pick(&self.others_lines(me, &conversation, |_| true))?;
-        let raw = server.rows.raw(&server.disk.log, &event)?;
-        Some((raw, self.ledger.content(&event).cloned()))
-    }
-
-    /// An event that its author deleted, with its text. Of others only: of two standing places of
-    /// one event on branches of its own home, the rows keep the one that came first, a limit that
-    /// spec/03 names.
-    fn deleted_event(
-        &self,
-        me: usize,
-        conversation: ConversationId,
-        random: &mut Random,
-    ) -> Option<(RawEvent, Option<SealedContent>)> {
-        let server = &self.servers[me];
-        let events = self.others_lines(me, &conversation, |marks| marks.deleted);
-        let event = random.pick(&events)?;
-        let content = self.ledger.content(&event)?.clone();
-        let raw = server.rows.raw(&server.disk.log, &event)?;
-        Some((raw, Some(content)))
-    }
-
-    fn replay(&mut self, me: usize, random: &mut Random) -> bool {
-        let server = &self.servers[me];
-        let known: Vec<_> = server.rows.known.keys().copied().collect();
-        let Some(conversation) = random.pick(&known) else {
-            return false;
-        };
-        let commits: Vec<_> = server.rows.known[&conversation]
-            .commits
-            .keys()
-            .copied()
-            .collect();
-        let mut bundles = Vec::new();
-        for _ in 0..20 {
-            let id = random.pick(&commits);
-            let log = &server.disk.log;
-            bundles.extend(id.and_then(|id| server.rows.bundle(&conversation, &id, true, log)));
-        }
-        let parts: Vec<usize> = self.honest().collect();
-        for (bundle, _) in &bundles {
-            if let Some(to) = random.pick(&parts) {
-                self.push_to(me, to, bundle);
-            }
-        }
-        !bundles.is_empty()
-    }
-
-    /// Items that wait for ever, lookups and wants by the hundred.
-    fn flood(&mut self, me: usize, forged: &Forged, random: &mut Random) -> bool {
-        let honest: Vec<usize> = self.honest().collect();
-        for nth in 0..FLOOD_ITEMS {
-            let mut commit = forged.commit.clone();
-            commit.seq += 2 + nth;
-            commit.prev = Some(CommitId::from_bytes(random.bytes()));
-            commit.authority = None;
-            let events = forged.events.clone();
-            let bundle = self.sign(me, Forged { commit, events });
-            for to in &honest {
-                self.push_to(me, *to, &bundle);
-            }
-        }
-        let to = honest[random.place(honest.len())];
-        for id in 0..200 {
-            let query = Query::User(UserId::from_bytes(random.bytes()));
-            let frame = encode_frame(&Frame::Lookup { id, query });
-            self.carry(me, to, FrameChannel::Live, frame, 0);
-        }
-        true
-    }
-
-    fn malformed_frame(&mut self, me: usize, random: &mut Random) -> bool {
-        let honest: Vec<usize> = self.honest().collect();
-        let Some(to) = random.pick(&honest) else {
-            return false;
-        };
-        let good = encode_frame(&Frame::Hello {
-            version: 1,
-            server: self.servers[me].id,
-            nonce: Nonce::from_bytes(random.bytes()),
-        });
-        let bytes = match random.below(4) {
-            0 => random.bytes::<64>().to_vec(),
-            1 => good[..good.len() / 2].to_vec(),
-            2 => {
-                let mut bad = good;
-                let at = random.place(bad.len());
-                bad[at] ^= 1 << random.below(8);
-                bad
-            }
-            // A well-formed one at the wrong time.
-            _ => good,
-        };
-        self.carry(me, to, FrameChannel::Live, bytes, 0);
-        true
-    }
-
-    /// A bad item, and right behind it a good one, which must not suffer.
-    fn malformed_item(
-        &mut self,
-        me: usize,
-        user: usize,
-        forged: &Forged,
-        random: &mut Random,
-    ) -> bool {
-        let (commit, events) = (forged.commit.clone(), forged.events.clone());
-        let conversation = commit.conversation;
-        let mut bundle = self.sign(me, Forged { commit, events });
-        match random.below(5) {
-            0 => bundle.events.clear(),
-            1 => bundle.contents.clear(),
-            2 => bundle.events[0].event.0[0] ^= 1,
-            3 => {
-                let bytes = &mut bundle.commit.commit.0;
-                let at = bytes.len() - 1;
-                bytes[at] ^= 1;
-            }
-            _ => {
-                let mut commit = forged.commit.clone();
-                commit.epoch += 1;
-                commit.hlc = Hlc::from_bits(1);
-                let events = forged.events.clone();
-                bundle = self.sign(me, Forged { commit, events });
-                bundle.commit.signature = comity_protocol::ids::Signature::from_bytes([7; 64]);
-            }
-        }
-        for to in self.honest().collect::<Vec<_>>() {
-            self.push_to(me, to, &bundle);
-        }
-        let content = people::text(&mut self.texts, random);
-        let act = Act::Message {
-            content: content.reference(),
-        };
-        let (of, server) = (&self.users[user], &mut self.servers[me]);
-        if let Some(made) = people::make(of, conversation, act, Some(content), server, random) {
-            self.send_made(user, me, made);
-        }
-        true
-    }
-
-    /// Events in the name of a user of somebody else, and commits in the name of his home.
-    fn forge_others(
-        &mut self,
-        me: usize,
-        user: usize,
-        forged: &Forged,
-        random: &mut Random,
-    ) -> bool {
-        let victims: Vec<usize> = (0..self.users.len())
-            .filter(|n| self.users[*n].home_in(&forged.commit.conversation) != me)
-            .collect();
-        let Some(victim) = random.pick(&victims) else {
-            return false;
-        };
-        let conversation = forged.commit.conversation;
-        let content = people::text(&mut self.texts, random);
-        let act = Act::Message {
-            content: content.reference(),
-        };
-        let author = self.users[victim].id;
-        let event = self.users[user].sign_as(author, conversation, Role::Member, act, random);
-        let (mut commit, events) = (forged.commit.clone(), vec![(event.to_raw(), Some(content))]);
-        if random.percent(50) {
-            let home = self.users[victim].home_in(&conversation);
-            commit.origin = self.servers[home].id;
-        }
-        let bundle = self.sign(me, Forged { commit, events });
-        for to in self.honest().collect::<Vec<_>>() {
-            self.push_to(me, to, &bundle);
-        }
-        true
-    }
-
-    /// Asks everybody for every conversation.
-    fn snoop(&mut self, me: usize, random: &mut Random) -> bool {
-        let all: Vec<ConversationId> = self.ledger.conversations().copied().collect();
-        for to in self.honest().collect::<Vec<_>>() {
-            for (id, conversation) in (0u64..).zip(&all).take(24) {
-                let range = Range {
-                    conversation: *conversation,
-                    home: self.servers[to].id,
-                    tip: CommitId::from_bytes(random.bytes()),
-                    from: 0,
-                    to: 100,
-                };
-                let conversation = *conversation;
-                let (id, max_bytes) = (PUSHES_FROM + id, u64::MAX);
-                let want = Frame::Want {
-                    id,
-                    range,
-                    max_bytes,
-                };
-                let ask = Frame::Ask { conversation };
-                self.carry(me, to, FrameChannel::Bulk, encode_frame(&want), 0);
-                self.carry(me, to, FrameChannel::Live, encode_frame(&ask), 0);
-            }
-        }
-        true
-    }
-
     /// What its machine wants to send, as it pleases.
     pub(crate) fn hostile_send(&mut self, to: usize, channel: FrameChannel, bytes: Vec<u8>) {
         let Some(me) = self.hostile.server else {
@@ -572,8 +222,4 @@ impl World {
             self.carry(n, to, channel, bytes, 0);
         }
     }
-}
-
-fn hash(bytes: &[u8]) -> [u8; 32] {
-    *blake3::hash(bytes).as_bytes()
 }
