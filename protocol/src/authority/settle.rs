@@ -376,12 +376,23 @@ impl Authority {
         let heir = others
             .filter_map(|other| {
                 let standing = view.standing(self, *other);
-                let entry = self.act(standing.grant?).entry;
-                let place = entry.map(|e| graph.place(self.entries[e.0 as usize].at()));
-                Some((Reverse(standing.role), place, *other))
+                let grant = standing.grant?;
+                let order = match self.act(grant).entry {
+                    Some(e) => (u64::MAX, Some(graph.place(self.entries[e.0 as usize].at()))),
+                    None => (self.record_of(graph, grant), None),
+                };
+                Some((Reverse(standing.role), order, *other))
             })
             .min()?;
         self.member_by(heir.2, view.standing(self, heir.2))
+    }
+
+    /// The number of the record that is a grant. Subjects are numbered as they came, which is not the
+    /// same everywhere: of two former owners they must not decide.
+    fn record_of(&self, graph: &Graph, grant: ActIx) -> u64 {
+        let is_grant = |record: &&Record| record.grant == grant || record.former == Some(grant);
+        let record = self.records.iter().find(is_grant);
+        record.map_or(0, |record| graph.node(record.node).seq())
     }
 
     /// What a record says of the history has to follow from its past.

@@ -77,6 +77,20 @@ fn a_record_whose_digest_is_not_that_of_the_members_is_refused() {
 }
 
 #[test]
+fn of_former_owners_the_one_follows_who_gave_it_away_first() {
+    let world = start();
+    let mut server = server(&world);
+    // A became known before B, and gave it away after him.
+    for owner in ['B', 'A', 'O'] {
+        let record = by_owner(next(&world, &server, to(owner)));
+        assert!(!refused(&mut server, &record));
+    }
+    let frontier = server.authority.frontier_for_record(&server.graph, NOW);
+    let heir = server.authority.members_at(&server.graph, &frontier);
+    assert_eq!(heir.unwrap().1.unwrap().user, user('B'));
+}
+
+#[test]
 fn a_lost_owner_is_followed_by_the_first_admin_and_by_nobody_else() {
     let world = start();
     let mut server = server(&world);
