@@ -161,6 +161,7 @@ fn print(summary: &Summary) {
     for (kind, count) in &summary.records {
         println!("  {kind:18} {count:>8}");
     }
+    println!("  {:18} {:>8}", "texts expired", summary.expired);
     println!("faults");
     for (kind, count) in &summary.faults {
         println!("  {:18} {count:>8}", kind.name());
@@ -170,6 +171,9 @@ fn print(summary: &Summary) {
     }
     for kind in summary.rare() {
         println!("{} happened too seldom", kind.name());
+    }
+    for kind in summary.lacking() {
+        println!("no root record is a {kind}");
     }
     for failed in &summary.failed {
         let violation = &failed.violation;

@@ -179,6 +179,12 @@ impl Steward {
         self.before
     }
 
+    /// What it signed last, if anything.
+    #[must_use]
+    pub const fn signed(&self) -> Option<&Signed> {
+        self.signed.as_ref()
+    }
+
     /// Whether it signed something: that may be the next record.
     #[must_use]
     pub const fn has_signed(&self) -> bool {

@@ -6,8 +6,11 @@ mod ledger;
 mod oracle;
 mod reading;
 mod records;
+mod retention;
 
 pub(crate) use ledger::Ledger;
+pub(crate) use records::signs;
+pub(crate) use retention::{expires, kept};
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -135,7 +138,7 @@ fn one(world: &World, conversation: ConversationId, nth: u64) -> Result<Seen, Vi
             format!("server {n} has a member in {conversation} and does not know it {healed}");
         return Err(Violation::new("P4", what));
     }
-    let seen = owner.map_or_else(Seen::default, |owner| records::seen(&whole, owner));
+    let seen = owner.map_or_else(Seen::default, |owner| records::seen(&whole, &union, owner));
     let Some(first) = parts.first().copied() else {
         return Ok(seen);
     };
@@ -325,7 +328,9 @@ fn as_the_rules_say(
             );
             return Err(Violation::new("P3", what));
         }
-        world.ledger.gone(&world.servers[*n], *n, &reading.erased)?;
+        world
+            .ledger
+            .gone(&world.servers[*n], *n, &reading.erased, "deleted")?;
     }
     Ok(())
 }

@@ -62,12 +62,14 @@ kinds! {
     Withhold = "withhold";
     /// A home sends more than anybody asked for.
     Flood = "flood";
-    /// A frame that is none.
+    /// Frames that the fuzzers make of good ones.
     MalformedFrame = "malformed_frame";
-    /// Items with something wrong in them, among good ones.
+    /// Items with something wrong in them, among good ones; some are what the fuzzers make of those.
     MalformedItem = "malformed_item";
     /// Events and commits in the name of others.
     Forge = "forge";
+    /// The identity log of another's user with a device that is not his.
+    ForgeIdentity = "forge_identity";
     /// Events of others' users, committed by a home that is not theirs.
     Usurp = "usurp";
     /// Deleted text is handed out again.
@@ -78,6 +80,8 @@ kinds! {
     LateRecord = "late_record";
     /// Root records that their maker may not make, or that say what is not so.
     ForgeRecord = "forge_record";
+    /// A steward forgets what it promised and signed.
+    ForgetNotes = "forget_notes";
     /// Frames come twice.
     DuplicateFrames = "duplicate_frames";
     /// Frames overtake each other.
@@ -105,6 +109,8 @@ impl Kind {
                 | Self::MalformedFrame
                 | Self::MalformedItem
                 | Self::Forge
+                | Self::ForgeIdentity
+                | Self::ForgetNotes
                 | Self::Usurp
                 | Self::Resurrect
                 | Self::Twins

@@ -5,7 +5,7 @@ mod commits;
 mod noise;
 mod records;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use comity_protocol::{
     event::Tip,
@@ -20,6 +20,8 @@ use crate::{faults::Kind, random::Random, world::World};
 
 /// Numbers of pushes that its machine never gives.
 const PUSHES_FROM: u64 = 1 << 40;
+/// Frames that it remembers.
+const SENT_MAX: usize = 32;
 
 /// What it is up to.
 #[derive(Debug, Default)]
@@ -31,6 +33,8 @@ pub(crate) struct Hostile {
     pushes: u64,
     /// A frame that is held back to come after the next one.
     held: Option<(usize, FrameChannel, Vec<u8>)>,
+    /// Frames that its machine sent lately, to make bad ones of.
+    sent: VecDeque<Vec<u8>>,
     /// Root records that it gives to nobody yet.
     late: Vec<Late>,
 }
@@ -70,7 +74,12 @@ impl World {
             Kind::Twins => self.twins(me, random),
             Kind::LateRecord => self.late_record(me, random),
             Kind::ForgeRecord => self.forge_record(me, random),
-            Kind::MalformedFrame => self.malformed_frame(me, random),
+            Kind::MalformedFrame => {
+                let until = self.now + random.between(2_000, 20_000);
+                self.hostile.until.insert(kind, until);
+                self.malformed_frames(me, random)
+            }
+            Kind::ForgetNotes => self.forget_notes(me),
             Kind::Snoop => self.snoop(me, random),
             Kind::Replay => self.replay(me, random),
             _ => {
@@ -151,6 +160,7 @@ impl World {
             }
             Kind::Flood => return self.flood(me, &forged, random),
             Kind::MalformedItem => return self.malformed_item(me, user, &forged, random),
+            Kind::ForgeIdentity => return self.forge_identity(me, &forged, random),
             Kind::Forge => return self.forge_others(me, user, &forged, random),
             Kind::Usurp => {
                 let Some(event) = self.others_event(me, conversation, random) else {
@@ -200,6 +210,13 @@ impl World {
         if self.hostile.does(Kind::ReorderFrames, now) && self.hostile.held.is_none() {
             self.hostile.held = Some((to, channel, bytes));
             return;
+        }
+        if self.hostile.sent.len() == SENT_MAX {
+            self.hostile.sent.pop_front();
+        }
+        self.hostile.sent.push_back(bytes.clone());
+        if self.hostile.does(Kind::MalformedFrame, now) {
+            self.malformed_beside(me, to, channel);
         }
         let twice = self.hostile.does(Kind::DuplicateFrames, now);
         self.carry(me, to, channel, bytes.clone(), 0);

@@ -41,6 +41,8 @@ pub struct Outcome {
     pub events: BTreeMap<&'static str, u64>,
     /// Root records that were held, by what they are.
     pub records: BTreeMap<&'static str, u64>,
+    /// Texts that were erased because their days were over, each at each honest server.
+    pub expired: u64,
     /// Faults that happened, by kind.
     pub faults: BTreeMap<Kind, u64>,
     /// Conversations in which something was accepted.
@@ -63,6 +65,7 @@ pub fn run(options: &Options) -> Outcome {
         violation: world.violation,
         conversations: world.ledger.lively(),
         records: world.ledger.records(),
+        expired: world.ledger.expirations(),
         events: world.ledger.kinds,
         faults: world.faults,
         steps: world.steps_taken,

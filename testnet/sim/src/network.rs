@@ -49,6 +49,10 @@ impl Network {
         &mut self.pairs[low * self.servers + high]
     }
 
+    pub(crate) fn is_up(&self, a: usize, b: usize) -> bool {
+        self.pairs[a.min(b) * self.servers + a.max(b)].up
+    }
+
     /// When a frame sent now arrives, in the order of its channel.
     pub(crate) fn arrival(
         &mut self,

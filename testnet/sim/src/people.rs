@@ -2,17 +2,18 @@
 
 mod wishes;
 
-pub(crate) use wishes::{Change, grant, make, text, wish, wish_in};
+pub(crate) use wishes::{Change, EVERYTHING, grant, make, text, wish, wish_in};
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use comity_protocol::{
+    encoding,
     event::{Act, Event, SealedContent, SignedEvent},
     identity::{Genesis as IdentityGenesis, IdentityLog, Op, Signer, home_key},
-    ids::{ConversationId, Nonce, ServerId, UserId},
+    ids::{Blob, ConversationId, Nonce, ServerId, UserId},
     role::Role,
     root::{Genesis, RawRoot, Root, SignedRoot},
-    signing::SecretKey,
+    signing::{Domain, SecretKey},
     time::Timestamp,
 };
 
@@ -131,7 +132,12 @@ impl User {
 
     /// His signature under a root record.
     pub(crate) fn sign_root(&self, root: &Root) -> RawRoot {
-        RawRoot::by_device(SignedRoot::encode(root).1, &self.devices[0])
+        self.sign_record(SignedRoot::encode(root).1)
+    }
+
+    /// The same of bytes that his home gave him.
+    pub(crate) fn sign_record(&self, bytes: Blob) -> RawRoot {
+        RawRoot::by_device(bytes, &self.devices[0])
     }
 
     /// Any of his devices.
@@ -170,6 +176,38 @@ impl User {
             sent_at: Timestamp(EPOCH_MS),
         };
         event.sign(device)
+    }
+
+    /// His log with a device that nobody of his signed for but `key`, and what that device says.
+    pub(crate) fn with_foreign_device(
+        &self,
+        conversation: ConversationId,
+        act: Act,
+        key: &SecretKey,
+        random: &mut Random,
+    ) -> (Vec<Blob>, SignedEvent) {
+        let device = SecretKey::from_seed(random.bytes());
+        let op = Op::AddDevice {
+            device: device.public(),
+            name: "another".to_owned(),
+        };
+        let entry = self
+            .log
+            .next(op, Timestamp(EPOCH_MS), Signer::Home, &self.home_key);
+        let mut entry = entry.expect("an honest log takes a new device");
+        entry.signature = key.sign(Domain::Identity, entry.id().as_bytes());
+        let mut log = self.log.to_travel();
+        log.push(Blob(encoding::encode(&entry)));
+        let event = Event {
+            conversation,
+            author: self.id,
+            device: device.public(),
+            nonce: Nonce::from_bytes(random.bytes()),
+            claims: Role::Member,
+            act,
+            sent_at: Timestamp(EPOCH_MS),
+        };
+        (log, event.sign(&device))
     }
 
     pub(crate) fn group(&self, home: ServerId, random: &mut Random) -> Genesis {

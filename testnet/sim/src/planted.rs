@@ -40,6 +40,8 @@ planted! {
     /// See its text.
     LoseLastRecord = "lose-last-record", "P1", "a start drops the newest record";
     /// See its text.
+    ExpireEarly = "expire-early", "P1", "erases texts a day before their days are over";
+    /// See its text.
     SkipDedup = "skip-dedup", "P2", "an event sent again is one more line";
     /// See its text.
     OrderByArrival = "order-by-arrival", "P3", "lines are kept in the order in which they came";
@@ -57,6 +59,8 @@ planted! {
     Unsettle = "unsettle", "P3", "takes no notice of verdicts that a root record settled";
     /// See its text.
     FirstTwinStands = "first-twin-stands", "P3", "of two root records on one goes by the first that came";
+    /// See its text.
+    HastyHeir = "hasty-heir", "P3", "as a steward takes an owner for lost whose server cannot be reached now";
     /// See its text.
     NoRecords = "no-records", "P4", "takes no root records of others, and what has seen them waits";
     /// See its text.
@@ -77,6 +81,8 @@ planted! {
     EraseOnce = "erase-once", "P6", "erases a deleted text, not its edits";
     /// See its text.
     KeepModerated = "keep-moderated", "P6", "leaves what a moderator deleted on the disk after it is settled";
+    /// See its text.
+    KeepExpired = "keep-expired", "P6", "writes down whose days are over and leaves the text on the disk";
     /// See its text.
     HoardItems = "hoard-items", "P7", "keeps every item that waits, beside the waiting room";
     /// See its text.

@@ -25,8 +25,12 @@ pub const KINDS: [&str; 11] = [
     "message", "edit", "delete", "react", "pin", "state", "grant", "join", "leave", "move",
     "policy",
 ];
-/// Kinds of root records; each has to occur in every seed, twins over a whole range.
-pub const RECORDS: [&str; 2] = ["checkpoint", "transfer"];
+/// Kinds of root records; each has to occur in every seed.
+pub const RECORDS: [&str; 4] = ["checkpoint", "transfer", "stewards", "together"];
+/// Kinds of root records that have to occur in a range of at least [`RANGE_MIN`] seeds.
+pub const RARE_RECORDS: [&str; 2] = ["twin", "succession"];
+/// Seeds of a range that are enough for everything to occur.
+pub const RANGE_MIN: u64 = 20;
 
 /// A range of seeds to play.
 #[derive(Clone, Debug)]
@@ -67,6 +71,8 @@ pub struct Summary {
     pub events: BTreeMap<&'static str, u64>,
     /// Root records by what they are.
     pub records: BTreeMap<&'static str, u64>,
+    /// Texts that were erased because their days were over, each at each honest server.
+    pub expired: u64,
     /// Faults by kind.
     pub faults: BTreeMap<Kind, u64>,
     /// Virtual time, in milliseconds.
@@ -89,6 +95,7 @@ impl Summary {
         for (kind, count) in &outcome.faults {
             *self.faults.entry(*kind).or_default() += count;
         }
+        self.expired += outcome.expired;
         self.virtual_ms += outcome.virtual_ms;
         self.handled += outcome.handled;
         if let Some(thin) = thin(outcome) {
@@ -108,10 +115,18 @@ impl Summary {
         all.filter(|kind| count(kind) < least).collect()
     }
 
+    /// Kinds of root records that a range of this length has and this one did not.
+    #[must_use]
+    pub fn lacking(&self) -> Vec<&'static str> {
+        let lacks = |kind: &&str| self.seeds >= RANGE_MIN && !self.records.contains_key(*kind);
+        RARE_RECORDS.into_iter().filter(lacks).collect()
+    }
+
     /// Whether everything held, and enough happened to say so.
     #[must_use]
     pub fn holds(&self) -> bool {
-        self.seeds > 0 && self.failed.is_empty() && self.thin.is_empty() && self.rare().is_empty()
+        let enough = self.thin.is_empty() && self.rare().is_empty() && self.lacking().is_empty();
+        self.seeds > 0 && self.failed.is_empty() && enough
     }
 
     /// One JSON object.
@@ -140,6 +155,8 @@ impl Summary {
             "events": self.events,
             "events_total": self.events.values().sum::<u64>(),
             "records": self.records,
+            "lacking": self.lacking(),
+            "expired": self.expired,
             "faults": faults,
             "faults_total": self.faults.values().sum::<u64>(),
             "handled": self.handled,
@@ -213,6 +230,8 @@ fn thin(outcome: &Outcome) -> Option<String> {
         Some(format!("{} conversations", outcome.conversations))
     } else if faults < FAULTS_MIN {
         Some(format!("{faults} faults"))
+    } else if outcome.expired == 0 {
+        Some("no text whose days were over".to_owned())
     } else if !missing.is_empty() {
         Some(format!("no {missing:?}"))
     } else {

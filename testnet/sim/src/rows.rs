@@ -14,11 +14,11 @@ use comity_protocol::{
     conversation::{Changes, RoleChange},
     document::MessageState,
     event::{RawEvent, SignedEvent, Tip},
-    ids::{Blob, CommitId, ConversationId, EventId, ServerId, UserId},
+    ids::{Blob, CommitId, ConversationId, EventId, RootId, ServerId, UserId},
     link::{ContentSlot, Offer},
     place::Place,
     role::Role,
-    root::Steward,
+    root::{Genesis, Root, SignedRoot, Steward},
 };
 
 use crate::planted::Planted;
@@ -60,6 +60,25 @@ pub(crate) struct Known {
     pub(crate) homes: BTreeSet<ServerId>,
 }
 
+impl Known {
+    /// The root record with this id.
+    pub(crate) fn root_of(&self, id: &RootId, log: &[Record]) -> Option<Root> {
+        if let Offer::Group(raw) = &self.offer
+            && let Ok(genesis) = Genesis::verify(raw.clone())
+            && genesis.id() == *id
+        {
+            return Some(genesis.root().clone());
+        }
+        let of = |number: &usize| match &log[*number].body {
+            Body::Root(record) if SignedRoot::id_of(&record.raw) == *id => {
+                SignedRoot::decode(&record.raw).ok()
+            }
+            _ => None,
+        };
+        self.order.iter().rev().find_map(of)
+    }
+}
+
 /// Rows.
 #[derive(Debug, Default)]
 pub(crate) struct Rows {
@@ -69,6 +88,8 @@ pub(crate) struct Rows {
     pub(crate) acked: BTreeMap<(ConversationId, ServerId), u64>,
     /// For how long peers were tried in vain, in milliseconds.
     pub(crate) unreached: BTreeMap<ServerId, u64>,
+    /// Conversations in which anybody ever said for how long contents are kept.
+    pub(crate) keeping: BTreeSet<ConversationId>,
     pub(crate) planted: Option<Planted>,
     arrivals: u16,
 }
@@ -100,7 +121,9 @@ impl Rows {
             }
             Body::Commit(record) => self.commit(number, &record, log),
             Body::Root(record) => self.root(number, &record, log),
-            Body::Expired(events) => events.iter().for_each(|event| self.erase(event, log)),
+            Body::Expired(_, events, _) => {
+                events.iter().for_each(|event| self.expire(event, log));
+            }
             Body::Contents(came) => {
                 for (event, kept) in &came {
                     self.came(number, event, *kept, log);
@@ -133,7 +156,7 @@ impl Rows {
         match (row.kept, kept) {
             (Kept::Withheld, Kept::Held(index)) => row.kept = Kept::Later(number, index),
             (Kept::Withheld, kept) => row.kept = kept,
-            (Kept::Gone, _) => self.erase_copies(event, log),
+            (Kept::Gone | Kept::Expired, _) => self.erase_copies(event, log),
             _ => {}
         }
     }
@@ -250,12 +273,18 @@ impl Rows {
                 .insert((number, index));
         }
         // An event counts once, at its first place; a later appearance is void.
+        if entry.keeps {
+            self.keeping.insert(conversation);
+        }
         let before = self.events.get(&entry.id).map(|row| (row.kept, row.void));
         if let Some((was, was_void)) = before {
-            if was == Kept::Gone {
+            if matches!(was, Kept::Gone | Kept::Expired) {
                 // Erased before this copy came.
                 self.erase_copies(&entry.id, log);
-                kept = Kept::Gone;
+                kept = was;
+            } else if kept == Kept::Expired {
+                // Where it is shown it is too old, whatever else holds it.
+                self.erase_copies(&entry.id, log);
             }
             if was_void.is_none() || void.is_some() {
                 return;
@@ -268,7 +297,6 @@ impl Rows {
         let row = EventRow {
             conversation,
             place,
-
             kept,
             shown: entry.shown,
             void,
@@ -355,6 +383,16 @@ impl Rows {
         }
     }
 
+    fn expire(&mut self, event: &EventId, log: &mut [Record]) {
+        if self.planted == Some(Planted::KeepExpired) {
+            return;
+        }
+        self.erase_copies(event, log);
+        if let Some(row) = self.events.get_mut(event) {
+            row.kept = Kept::Expired;
+        }
+    }
+
     fn erase_copies(&mut self, event: &EventId, log: &mut [Record]) {
         for (record, index) in self.copies.remove(event).unwrap_or_default() {
             log[record].contents[index] = None;
@@ -413,7 +451,7 @@ impl Rows {
                 Some(bytes) => ContentSlot::Held(Blob(bytes.clone())),
                 None => ContentSlot::Gone,
             },
-            Some(Kept::Gone) => ContentSlot::Gone,
+            Some(Kept::Gone | Kept::Expired) => ContentSlot::Gone,
             _ => ContentSlot::Withheld,
         }
     }
@@ -438,7 +476,7 @@ impl Rows {
             }
             match entry.kept {
                 Kept::None => {}
-                Kept::Gone => contents.push(ContentSlot::Gone),
+                Kept::Gone | Kept::Expired => contents.push(ContentSlot::Gone),
                 Kept::Withheld | Kept::Later(..) if with_contents => {
                     contents.push(self.later(&entry.id, log));
                 }

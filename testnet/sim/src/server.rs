@@ -13,10 +13,11 @@ use comity_protocol::{
     event::{SealedContent, SignedEvent},
     identity::IdentityLog,
     ids::{ConversationId, EventId, Nonce, PublicKey, ServerId, UserId},
+    limits::DAY_MS,
     link::{FrameChannel, decode_frame},
     replication::{Input, NewConversation, OwnRead, PeerWant, RecordsOf, Replication, Ticket},
     root::{RawRoot, StewardMessage},
-    session::{Accepted, Code, Grantee, WireError},
+    session::{Accepted, Code, Grantee, NextRoot, WireError},
     shard::{Opening, Output, ReplyTo, Shard, first_answer},
     signing::SecretKey,
     time::Timestamp,
@@ -45,6 +46,12 @@ pub(crate) enum Effect {
     Commit,
     /// An answer to whoever sent an event.
     Accepted(ReplyTo, Result<Accepted, WireError>),
+    /// An answer to an owner who asked for the next root record.
+    NextRoot(ReplyTo, Result<NextRoot, WireError>),
+    /// As a steward it is about to sign this as the next root record.
+    Signs(ConversationId, RawRoot),
+    /// It lets these contents go, their days being over, at this time by its clock.
+    Expires(ConversationId, Vec<EventId>, Timestamp),
 }
 
 /// What the machines of one server have to do for each other, in order.
@@ -71,6 +78,8 @@ pub(crate) struct Server {
     pub(crate) planted: Option<Planted>,
     /// Wall clock against virtual time, in milliseconds.
     pub(crate) skew_ms: i64,
+    /// Days that went by for all clocks while everything stood still, in milliseconds.
+    pub(crate) leapt_ms: u64,
     pub(crate) up: bool,
     /// Counts the starts.
     pub(crate) life: u64,
@@ -86,6 +95,8 @@ pub(crate) struct Server {
     pub(crate) shard: Shard,
     pub(crate) replication: Replication,
     broken: BTreeMap<Opening, WireError>,
+    /// Peers to which a link is open.
+    linked: BTreeSet<ServerId>,
     tasks: VecDeque<Task>,
     out: Vec<Output>,
     pub(crate) effects: Vec<Effect>,
@@ -121,6 +132,7 @@ impl Server {
             cards,
             planted,
             skew_ms,
+            leapt_ms: 0,
             up: false,
             life: 0,
             started_ms: 0,
@@ -131,6 +143,7 @@ impl Server {
             rows: Rows::default(),
             identities: BTreeMap::new(),
             broken: BTreeMap::new(),
+            linked: BTreeSet::new(),
             tasks: VecDeque::new(),
             out: Vec::new(),
             effects: Vec::new(),
@@ -143,7 +156,7 @@ impl Server {
 
     /// The wall clock.
     pub(crate) fn wall(&self) -> Timestamp {
-        Timestamp((EPOCH_MS + self.now_ms).saturating_add_signed(self.skew_ms))
+        Timestamp((EPOCH_MS + self.leapt_ms + self.now_ms).saturating_add_signed(self.skew_ms))
     }
 
     const fn monotonic(&self) -> Timestamp {
@@ -202,6 +215,7 @@ impl Server {
         self.up = false;
         self.disk.crash(kept);
         self.broken.clear();
+        self.linked.clear();
         self.tasks.clear();
         self.out.clear();
         self.effects.clear();
@@ -212,6 +226,11 @@ impl Server {
     // ---- what happens to it ----
 
     pub(crate) fn links(&mut self, input: Input) {
+        match &input {
+            Input::Up(peer, _) => drop(self.linked.insert(*peer)),
+            Input::Down(peer) => drop(self.linked.remove(peer)),
+            _ => {}
+        }
         self.tasks.push_back(Task::Links(Box::new(input)));
         self.work();
     }
@@ -242,15 +261,33 @@ impl Server {
     pub(crate) fn tick(&mut self, random: Vec<u64>, second: bool) {
         self.links(Input::Tick { random });
         if second {
-            let now = self.wall();
-            let pace = records::pace(self.rests);
+            let (now, rests) = (self.wall(), self.rests);
             let (shard, view, out) = self.shard();
             shard.release(now, &view, out);
-            shard.set_checkpoint_pace(pace);
-            shard.tend(now, &view, out);
+            shard.set_checkpoint_pace(records::PACE);
+            // A record that is made while everybody waits would be on its way at the look.
+            if !rests {
+                shard.tend(now, &view, out);
+            }
             shard.close_some(out);
+            self.retain(now);
             self.work();
         }
+    }
+
+    /// A step of erasing contents whose days are over.
+    fn retain(&mut self, now: Timestamp) {
+        let now = if self.is(Planted::ExpireEarly) {
+            now.plus_ms(DAY_MS)
+        } else {
+            now
+        };
+        if self.shard.retention_due(now) {
+            let all = self.rows.keeping.iter().copied();
+            self.shard.retain_in(all.collect::<Vec<_>>());
+        }
+        let (shard, view, out) = self.shard();
+        shard.retain(now, &view, out);
     }
 
     /// Makes commits of what waits.
@@ -351,6 +388,7 @@ impl Server {
             cards: &self.cards,
             key: &self.key,
             links: &self.replication,
+            linked: &self.linked,
             now_ms: self.now_ms,
             planted: self.planted,
         };

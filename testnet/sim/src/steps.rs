@@ -1,6 +1,8 @@
 //! What will happen in a run, decided beforehand: each step has numbers of its own, so that the
 //! others stay what they are when one is left out.
 
+use comity_protocol::limits::{DAY_MS, SUCCESSION_MS};
+
 use crate::{faults::Kind, options::Options, random::Random};
 
 /// Acts of users in an hour.
@@ -28,9 +30,9 @@ pub(crate) struct Step {
     pub(crate) what: What,
 }
 
-/// When the rest after part `nth` begins and when its look is taken.
+/// When the rest after part `nth` begins and when its look is taken. A night follows.
 pub(crate) fn rest(options: &Options, nth: u64) -> (u64, u64) {
-    let end = options.length_ms / RESTS * (nth + 1);
+    let look = options.length_ms / RESTS * (nth + 1) - NIGHT_MS;
     // Every other one begins with a new contact, after which everybody is whole in 30 s. In the
     // others links stay up, and what they missed is found by the next round.
     let length = if nth.is_multiple_of(2) {
@@ -38,7 +40,38 @@ pub(crate) fn rest(options: &Options, nth: u64) -> (u64, u64) {
     } else {
         ROUNDS_MS
     };
-    (end.saturating_sub(length), end)
+    (look.saturating_sub(length), look)
+}
+
+/// From a look until the next morning: time to erase what became too old in the night, a
+/// conversation a second.
+pub(crate) const NIGHT_MS: u64 = 90_000;
+/// Servers are away for so long at the end of some runs: longer than a succession takes.
+pub(crate) const AWAY_MS: u64 = SUCCESSION_MS + DAY_MS;
+/// If they are seen again meanwhile, after so long, and for so long.
+pub(crate) const SEEN_AFTER_MS: u64 = 12 * DAY_MS;
+pub(crate) const SEEN_MS: u64 = 600_000;
+/// Acts of users meanwhile.
+const ACTS_MEANWHILE: u64 = 150;
+
+/// Whether servers are away for a month at the end.
+pub(crate) const fn has_absence(options: &Options) -> bool {
+    options.servers >= 4 && options.seed.is_multiple_of(4)
+}
+
+/// Whether they are seen again meanwhile.
+pub(crate) const fn is_seen_again(options: &Options) -> bool {
+    options.seed.is_multiple_of(8)
+}
+
+/// When the run is over.
+pub(crate) fn end(options: &Options) -> u64 {
+    let away = if has_absence(options) {
+        AWAY_MS + HEALS_MS + 1
+    } else {
+        0
+    };
+    options.length_ms / RESTS * RESTS + away
 }
 
 /// Whole after contact, with the second that it takes to connect.
@@ -71,6 +104,14 @@ pub(crate) fn steps(options: &Options) -> Vec<Step> {
         for _ in 0..hours(FAULTS_AN_HOUR).max(1) {
             let (at, seed) = (anywhere(options, &mut random), random.step());
             let what = What::Fault(*kind);
+            steps.push(Step { at, seed, what });
+        }
+    }
+    if has_absence(options) {
+        let from = options.length_ms;
+        for _ in 0..ACTS_MEANWHILE {
+            let at = random.between(from + 1_000, from + AWAY_MS);
+            let (seed, what) = (random.step(), What::Act);
             steps.push(Step { at, seed, what });
         }
     }

@@ -1,13 +1,18 @@
 //! Everything together: one queue of events in virtual time, and the loop that takes them out.
 
 mod clients;
+mod days;
 mod links;
 mod owners;
 mod trouble;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use comity_protocol::{ids::ServerId, shard::ReplyTo, signing::SecretKey};
+use comity_protocol::{
+    ids::{Blob, ServerId},
+    shard::ReplyTo,
+    signing::SecretKey,
+};
 
 use crate::{
     check::{self, Ledger, Violation},
@@ -21,9 +26,12 @@ use crate::{
     steps::{self, RESTS, Step, What},
 };
 use clients::Sending;
+use owners::Asking;
 
 /// Time between looks of a server at what is due.
 const TICK_MS: u64 = 500;
+/// The same while a month goes by: the longest pause that is counted as time in which a server ran.
+const SLOW_TICK_MS: u64 = 10_000;
 
 #[derive(Debug)]
 enum Event {
@@ -42,8 +50,18 @@ enum Event {
     Restart(usize, u64),
     Step(Step),
     Submit(usize),
+    /// An owner asks for the next record.
+    Ask(usize),
+    /// He got no answer to this try.
+    AskLate(usize, u32),
+    /// His device signs.
+    Sign(usize, Blob),
     Rest(u64),
     Look(u64),
+    /// The morning after a look.
+    Dawn(u64),
+    /// A server is switched off until then.
+    Away(usize, u64),
 }
 
 /// A run.
@@ -60,8 +78,17 @@ pub(crate) struct World {
     pub(crate) texts: u64,
     sendings: Vec<Sending>,
     replies: BTreeMap<ReplyTo, usize>,
+    askings: Vec<Asking>,
     answers_lost_until: Vec<u64>,
     resting: bool,
+    /// A month goes by: servers look at what is due less often.
+    slow: bool,
+    /// Days that went by in nights, in milliseconds.
+    leapt_ms: u64,
+    /// When the last of them went by.
+    pub(crate) night_at: u64,
+    /// When two servers were last connected that are not now.
+    contacts: BTreeMap<(usize, usize), u64>,
     pub(crate) hostile: Hostile,
     pub(crate) ledger: Ledger,
     /// Faults that happened.
@@ -110,7 +137,12 @@ impl World {
             texts: 0,
             sendings: Vec::new(),
             replies: BTreeMap::new(),
+            askings: Vec::new(),
             resting: false,
+            slow: false,
+            leapt_ms: 0,
+            night_at: 0,
+            contacts: BTreeMap::new(),
             hostile: Hostile::new(hostile),
             ledger: Ledger::default(),
             faults: BTreeMap::new(),
@@ -155,7 +187,7 @@ impl World {
             let Some(((at, _), event)) = self.queue.pop_first() else {
                 break;
             };
-            if at > self.options.length_ms {
+            if at > steps::end(&self.options) {
                 break;
             }
             self.now = at;
@@ -173,6 +205,11 @@ impl World {
         if let Err(violation) = found {
             self.violation.get_or_insert(violation);
         }
+    }
+
+    /// Whether everybody waits for a look.
+    pub(crate) const fn rests(&self) -> bool {
+        self.resting
     }
 
     /// A server that does nothing now gets to it later.
@@ -203,7 +240,12 @@ impl World {
                     let count = self.servers.len();
                     let random = (0..count).map(|_| self.random.step()).collect();
                     self.servers[n].tick(random, second);
-                    self.push(self.now + TICK_MS, Event::Tick(n, life, !second));
+                    let (pause, next) = if self.slow {
+                        (SLOW_TICK_MS, true)
+                    } else {
+                        (TICK_MS, !second)
+                    };
+                    self.push(self.now + pause, Event::Tick(n, life, next));
                     self.hostile_turn(n);
                     self.perform(n);
                 }
@@ -249,12 +291,28 @@ impl World {
                 }
             }
             Event::Submit(sending) => self.submit(sending),
+            Event::Ask(nth) => self.ask_next(nth),
+            Event::AskLate(nth, tries) => self.asked_in_vain(nth, tries),
+            Event::Sign(nth, bytes) => self.sign_next(nth, bytes),
+            Event::Away(n, until) => self.away(n, until),
             Event::Rest(nth) => self.rest(nth),
             Event::Look(nth) => {
                 let found = check::everything(self, nth);
                 self.break_promise(found);
+                if nth < RESTS {
+                    self.night(nth);
+                }
+            }
+            Event::Dawn(nth) => {
+                let found = check::everything(self, nth);
+                self.break_promise(found);
+                let found = check::kept(self);
+                self.break_promise(found);
                 self.resting = false;
                 self.servers.iter_mut().for_each(|s| s.rests = false);
+                if nth + 1 == RESTS && steps::has_absence(&self.options) {
+                    self.absence();
+                }
             }
         }
     }
@@ -276,7 +334,7 @@ impl World {
         self.perform(n);
     }
 
-    fn crash(&mut self, n: usize, kept: usize, pause: u64) {
+    pub(crate) fn crash(&mut self, n: usize, kept: usize, pause: u64) {
         if !self.servers[n].up {
             return;
         }
@@ -331,12 +389,22 @@ impl World {
                 self.push(self.now + pause, Event::Commit(n, life));
             }
             Effect::Accepted(to, result) => self.answered(n, to, &result),
+            Effect::NextRoot(to, result) => self.next_root(n, to, result),
+            Effect::Signs(conversation, raw) if Some(n) != self.options.hostile() => {
+                let found = check::signs(self, n, conversation, &raw);
+                self.break_promise(found);
+            }
+            Effect::Expires(conversation, events, at) if Some(n) != self.options.hostile() => {
+                let found = check::expires(self, n, conversation, &events, at);
+                self.break_promise(found);
+            }
+            Effect::Signs(..) | Effect::Expires(..) => {}
         }
     }
 
     /// Everything that went wrong ends, and nothing new happens until the look at everything.
     fn rest(&mut self, nth: u64) {
-        self.resting = true;
+        (self.resting, self.slow) = (true, false);
         self.hostile.stop();
         self.answers_lost_until.fill(0);
         for n in 0..self.servers.len() {

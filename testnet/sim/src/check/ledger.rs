@@ -6,7 +6,7 @@ use comity_protocol::{
     conversation::RoleChange,
     event::{Act, SealedContent, SignedEvent, Target},
     identity::IdentityLog,
-    ids::{ConversationId, DeviceKey, EventId, PublicKey, ServerId, UserId},
+    ids::{ConversationId, DeviceKey, EventId, PublicKey, RootId, ServerId, UserId},
     link::{Frame, decode_frame},
     root::{Genesis, direct_conversation},
     session::{Accepted, WireError},
@@ -44,9 +44,41 @@ pub(crate) struct Ledger {
     /// Events that were accepted, by kind.
     pub(crate) kinds: BTreeMap<&'static str, u64>,
     records: Seen,
+    /// Root records of which a home told the owner that they stand.
+    stood: Vec<(usize, ConversationId, RootId)>,
+    /// Texts that a server let go because their days were over.
+    expired: BTreeSet<(usize, EventId)>,
+    /// Records that stewards signed once.
+    signed: BTreeSet<(usize, RootId)>,
 }
 
 impl Ledger {
+    /// An honest home told an owner that the record he wanted stands.
+    pub(crate) fn stands(&mut self, home: usize, conversation: ConversationId, record: RootId) {
+        self.stood.push((home, conversation, record));
+    }
+
+    /// Records that owners were told stand.
+    pub(super) fn stood(&self, conversation: &ConversationId) -> impl Iterator<Item = RootId> {
+        let of = self.stood.iter().filter(move |(_, c, _)| c == conversation);
+        of.map(|(_, _, record)| *record)
+    }
+
+    pub(super) fn expired(&mut self, server: usize, events: &[EventId]) {
+        self.expired
+            .extend(events.iter().map(|event| (server, *event)));
+    }
+
+    /// How many texts were let go because their days were over, each at each server.
+    pub(crate) fn expirations(&self) -> u64 {
+        self.expired.len() as u64
+    }
+
+    /// Whether a steward signs a record for the first time.
+    pub(super) fn is_first_note(&mut self, steward: usize, record: RootId) -> bool {
+        self.signed.insert((steward, record))
+    }
+
     pub(crate) fn devices_of(&mut self, log: &IdentityLog) {
         let keys = log.devices().map(|device| device.key);
         self.devices.entry(log.user()).or_default().extend(keys);
@@ -70,29 +102,17 @@ impl Ledger {
     }
 
     pub(super) fn count_records(&mut self, seen: Seen) {
-        let Seen {
-            checkpoints,
-            transfers,
-            twins,
-        } = seen;
-        self.records.checkpoints.extend(checkpoints);
-        self.records.transfers.extend(transfers);
-        self.records.twins.extend(twins);
+        for (kind, ids) in seen {
+            self.records.entry(kind).or_default().extend(ids);
+        }
     }
 
     /// Root records that were held at a look, by what they are.
     pub(crate) fn records(&self) -> BTreeMap<&'static str, u64> {
-        let Seen {
-            checkpoints,
-            transfers,
-            twins,
-        } = &self.records;
-        let kinds = [
-            ("checkpoint", checkpoints),
-            ("transfer", transfers),
-            ("twin", twins),
-        ];
-        kinds.map(|(kind, ids)| (kind, ids.len() as u64)).into()
+        let counts = self.records.iter();
+        counts
+            .map(|(kind, ids)| (*kind, ids.len() as u64))
+            .collect()
     }
 
     pub(crate) fn group(&mut self, genesis: &Genesis) {
@@ -182,6 +202,13 @@ impl Ledger {
                 return Err(Violation::new("P1", what));
             }
         }
+        for (_, conversation, record) in self.stood.iter().filter(|(home, ..)| *home == n) {
+            let known = server.rows.known.get(conversation);
+            if known.is_none_or(|known| known.root_of(record, &server.disk.log).is_none()) {
+                let what = format!("server {n} told an owner that {record} stands and lost it");
+                return Err(Violation::new("P1", what));
+            }
+        }
         Ok(())
     }
 
@@ -246,6 +273,7 @@ impl Ledger {
         server: &Server,
         n: usize,
         erased: &BTreeSet<EventId>,
+        why: &str,
     ) -> Result<(), Violation> {
         let texts: BTreeMap<u64, EventId> = erased
             .iter()
@@ -254,8 +282,7 @@ impl Ledger {
         for record in &server.disk.log {
             for text in texts_of(record) {
                 if let Some(event) = texts.get(&text) {
-                    let what =
-                        format!("the text of {event}, deleted, is on the disk of server {n}");
+                    let what = format!("the text of {event}, {why}, is on the disk of server {n}");
                     return Err(Violation::new("P6", what));
                 }
             }

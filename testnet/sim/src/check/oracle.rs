@@ -2,6 +2,7 @@
 //! signed commits, nothing kept between looks, nothing shared with the code under test.
 
 mod members;
+mod policies;
 mod verdicts;
 
 use std::{
@@ -214,6 +215,12 @@ impl<'a> Oracle<'a> {
         lost.filter(|c| made[*c].events.iter().all(|(event, _)| again(*c, event)))
             .map(|c| made[c].id)
             .collect()
+    }
+
+    /// Whether a record stands.
+    pub(super) fn has_record(&self, id: &RootId) -> bool {
+        let mut chain = self.chain.iter();
+        chain.any(|r| self.history.records[*r].id == *id)
     }
 
     /// The newest record that stands.

@@ -24,7 +24,7 @@ pub(super) struct Reading {
 }
 
 /// The first standing place of every event.
-fn shown(history: &History, oracle: &Oracle<'_>) -> BTreeMap<EventId, At> {
+pub(super) fn shown(history: &History, oracle: &Oracle<'_>) -> BTreeMap<EventId, At> {
     let mut shown: BTreeMap<EventId, At> = BTreeMap::new();
     for y in history.appearances().filter(|y| oracle.counts(*y)) {
         let first = shown.entry(history.id(y)).or_insert(y);

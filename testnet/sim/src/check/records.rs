@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use comity_protocol::{
     ids::{ConversationId, RootId, ServerId, UserId},
-    root::{RawRoot, RootSigner},
+    limits::SUCCESSION_MS,
+    root::{RawRoot, RootSigner, SignedRoot},
     signing::{self, Domain},
 };
 
@@ -13,18 +14,12 @@ use super::{
     history::{Held, History},
     oracle::{Oracle, Owner},
 };
-use crate::world::World;
+use crate::{server::Server, world::World};
 
-/// Records that were held, by what they are.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Seen {
-    /// Leave the owner as he was.
-    pub(crate) checkpoints: BTreeSet<RootId>,
-    /// Make another the owner.
-    pub(crate) transfers: BTreeSet<RootId>,
-    /// Follow what another follows too.
-    pub(crate) twins: BTreeSet<RootId>,
-}
+/// Records that were held, by what they are. One may be several: a `checkpoint` changes nobody and
+/// nothing, a `transfer` the owner, a `succession` him without his word, `stewards` who signs the
+/// next, one signed `together` has notes of several stewards, and `twin`s follow the same.
+pub(crate) type Seen = BTreeMap<&'static str, BTreeSet<RootId>>;
 
 /// What a record follows.
 struct Before<'a> {
@@ -51,52 +46,117 @@ fn before<'a>(history: &'a History, r: usize, owner: &'a Owner) -> Before<'a> {
     }
 }
 
-pub(super) fn seen(history: &History, owner: Owner) -> Seen {
-    let mut seen = Seen::default();
+/// What the records are; their signatures were checked.
+pub(super) fn seen(history: &History, held: &Held<'_>, owner: Owner) -> Seen {
+    let mut seen = Seen::new();
     let mut first: BTreeMap<Option<usize>, RootId> = BTreeMap::new();
     for (r, record) in history.records.iter().enumerate() {
-        if before(history, r, &owner).owner != record.root.owner {
-            seen.transfers.insert(record.id);
+        let (before, id) = (before(history, r, &owner), record.id);
+        let signatures = &held.records[&id].signatures;
+        let same_stewards = before.stewards == record.root.stewards;
+        let kind = if is_succession(held.records[&id]) {
+            "succession"
+        } else if before.owner != record.root.owner {
+            "transfer"
+        } else if same_stewards {
+            "checkpoint"
         } else {
-            seen.checkpoints.insert(record.id);
+            "stewards"
+        };
+        let notes = signatures.iter().filter(|s| is_note(&s.by));
+        let together = notes.count() > 1;
+        let kinds = [
+            Some(kind),
+            (kind == "transfer" && !same_stewards).then_some("stewards"),
+            together.then_some("together"),
+        ];
+        for kind in kinds.into_iter().flatten() {
+            seen.entry(kind).or_default().insert(id);
         }
-        if let Some(other) = first.insert(record.prev, record.id) {
-            seen.twins.extend([other, record.id]);
+        if let Some(other) = first.insert(record.prev, id) {
+            seen.entry("twin").or_default().extend([other, id]);
         }
     }
     seen
 }
 
-/// Every record is signed by who may make it, says of the members what the rules say, and no honest
-/// steward signed two on one.
+const fn is_note(by: &RootSigner) -> bool {
+    matches!(by, RootSigner::Steward { .. })
+}
+
+/// Nobody made it but stewards.
+fn is_succession(raw: &RawRoot) -> bool {
+    raw.signatures
+        .iter()
+        .all(|signature| is_note(&signature.by))
+}
+
+/// P3: a steward signs that somebody follows an owner only if it did not reach his server for as long
+/// as that takes. What it signed once it may sign again.
+pub(crate) fn signs(
+    world: &mut World,
+    n: usize,
+    conversation: ConversationId,
+    raw: &RawRoot,
+) -> Result<(), Violation> {
+    let id = SignedRoot::id_of(raw);
+    let server = &world.servers[n];
+    let known = server.rows.known.get(&conversation);
+    let before = SignedRoot::decode(raw).ok().and_then(|root| root.prev);
+    let before = before.and_then(|id| known?.root_of(&id, &server.disk.log));
+    if !is_succession(raw) || !world.ledger.is_first_note(n, id) {
+        return Ok(());
+    }
+    let home = before.and_then(|before| {
+        let home = |server: &Server| server.id == before.home;
+        world.servers.iter().position(home)
+    });
+    let since = home.map_or(0, |home| world.now - world.contact(n, home));
+    if since >= SUCCESSION_MS {
+        return Ok(());
+    }
+    let what = format!(
+        "server {n} signs that somebody follows the owner of {conversation}, whose server it reached {} s ago",
+        since / 1_000
+    );
+    Err(Violation::new("P3", what))
+}
+
+/// Every record is signed by who may make it and says of the members what the rules say. Where all
+/// stewards are honest there is one of each number.
 pub(super) fn well_made(
     world: &World,
     history: &History,
     held: &Held<'_>,
     owner: Owner,
 ) -> Result<(), Violation> {
-    let mut noted = BTreeSet::new();
+    let honest = |id: &ServerId| world.honest().any(|n| world.servers[n].id == *id);
+    let mut first = BTreeSet::new();
     for (r, record) in history.records.iter().enumerate() {
-        let before = before(history, r, &owner);
-        signed_by_the_right_ones(world, &record.id, held.records[&record.id], &before, {
-            let root = &record.root;
-            let same = (root.owner, root.home) == (before.owner, before.home);
-            same && root.stewards == before.stewards
-        })?;
-        for signature in &held.records[&record.id].signatures {
-            let RootSigner::Steward { server, .. } = signature.by else {
-                continue;
-            };
-            let honest = world.honest().find(|n| world.servers[*n].id == server);
-            if let Some(n) = honest
-                && !noted.insert((record.prev, n))
-            {
-                let what = format!("server {n} signed two root records on one, {}", record.id);
-                return Err(Violation::new("P3", what));
-            }
+        let (before, raw) = (before(history, r, &owner), held.records[&record.id]);
+        let there = Oracle::at_record(history, owner, r);
+        let heir = (record.root.owner, record.root.home);
+        let right = if is_succession(raw) {
+            there.heir(before.owner) == Some(heir) && record.root.stewards == before.stewards
+        } else {
+            let same = heir == (before.owner, before.home);
+            let checkpoint = same && record.root.stewards == before.stewards;
+            owner_signed(world, &record.id, raw, before.owner, checkpoint)
+        };
+        if !right || !noted(world, &record.id, raw, before.stewards) {
+            let id = record.id;
+            let what = format!(
+                "{id} is held, and those who decide about it did not make it: {heir:?} by {:?}, who follows is {:?}",
+                raw.signatures.iter().map(|s| s.by).collect::<Vec<_>>(),
+                there.heir(before.owner)
+            );
+            return Err(Violation::new("authorship", what));
         }
-        let members = Oracle::at_record(history, owner, r).digest();
-        if record.root.digest != Some(members) {
+        if !first.insert(record.prev) && before.stewards.iter().all(honest) {
+            let what = format!("honest stewards made {} beside another record", record.id);
+            return Err(Violation::new("P3", what));
+        }
+        if record.root.digest != Some(there.digest()) {
             let what = format!("{} is held and tells other members", record.id);
             return Err(Violation::new("P3", what));
         }
@@ -104,26 +164,26 @@ pub(super) fn well_made(
     Ok(())
 }
 
-fn signed_by_the_right_ones(
+fn owner_signed(
     world: &World,
     id: &RootId,
     raw: &RawRoot,
-    before: &Before<'_>,
+    owner: UserId,
     checkpoint: bool,
-) -> Result<(), Violation> {
-    let owner_signed = raw.signatures.iter().any(|signature| {
+) -> bool {
+    raw.signatures.iter().any(|signature| {
         let key = match signature.by {
-            RootSigner::Device(key) if world.ledger.has_device(&before.owner, &key) => key,
-            RootSigner::Home(key)
-                if checkpoint && world.ledger.is_home_key(&before.owner, &key) =>
-            {
-                key
-            }
+            RootSigner::Device(key) if world.ledger.has_device(&owner, &key) => key,
+            RootSigner::Home(key) if checkpoint && world.ledger.is_home_key(&owner, &key) => key,
             _ => return false,
         };
         signing::verify(&key, Domain::Root, id.as_bytes(), &signature.signature).is_ok()
-    });
-    let noted = before.stewards.iter().filter(|steward| {
+    })
+}
+
+/// A majority of these stewards signed.
+fn noted(world: &World, id: &RootId, raw: &RawRoot, stewards: &[ServerId]) -> bool {
+    let noted = stewards.iter().filter(|steward| {
         let server = world.servers.iter().find(|s| s.id == **steward);
         raw.signatures.iter().any(|signature| {
             let by =
@@ -135,11 +195,7 @@ fn signed_by_the_right_ones(
             by && ballot.check(id, &key, &signature.signature).is_ok()
         })
     });
-    if owner_signed && 2 * noted.count() > before.stewards.len() {
-        return Ok(());
-    }
-    let what = format!("{id} is held, and who owns the conversation did not make it");
-    Err(Violation::new("authorship", what))
+    2 * noted.count() > stewards.len()
 }
 
 /// Of what is held the record that stands is the one that everybody goes by: P3 where both of twins
@@ -152,7 +208,16 @@ pub(super) fn newest(
     parts: &[usize],
     nth: u64,
 ) -> Result<(), Violation> {
-    let right = Oracle::new(whole, owner).newest_record();
+    let oracle = Oracle::new(whole, owner);
+    let right = oracle.newest_record();
+    let mut before = BTreeSet::new();
+    let twins = whole.records.iter().any(|r| !before.insert(r.prev));
+    let mut stood = world.ledger.stood(conversation);
+    // Who makes twins undoes what stood; see where it is checked that only liars do.
+    if let Some(id) = stood.find(|id| !twins && !oracle.has_record(id)) {
+        let what = format!("{id} of {conversation} was told to stand and does not");
+        return Err(Violation::new("P3", what));
+    }
     for n in parts {
         let known = &world.servers[*n].rows.known[conversation];
         let goes_by = known.root.map(|root| root.id);

@@ -1,10 +1,16 @@
 //! What the hostile server sends beside its commits: what everybody has, what nobody asked for, what
 //! is no frame or no item, what is in the name of others.
 
+use comity_fuzz::{
+    mutate::{self, Kind::Cbor as CBOR},
+    seeds,
+};
 use comity_protocol::{
+    encoding,
     event::Act,
-    ids::{CommitId, ConversationId, Nonce, UserId},
-    link::{Frame, FrameChannel, Query, Range, encode_frame},
+    ids::{CommitId, ConversationId, UserId},
+    limits::LINK_FRAME_BYTES_MAX,
+    link::{Bundle, Frame, FrameChannel, Query, Range, encode_frame},
     role::Role,
     time::Hlc,
 };
@@ -65,30 +71,43 @@ impl World {
         true
     }
 
-    pub(super) fn malformed_frame(&mut self, me: usize, random: &mut Random) -> bool {
-        let honest: Vec<usize> = self.honest().collect();
-        let Some(to) = random.pick(&honest) else {
-            return false;
-        };
-        let good = encode_frame(&Frame::Hello {
-            version: 1,
-            server: self.servers[me].id,
-            nonce: Nonce::from_bytes(random.bytes()),
-        });
-        let bytes = match random.below(4) {
-            0 => random.bytes::<64>().to_vec(),
-            1 => good[..good.len() / 2].to_vec(),
-            2 => {
-                let mut bad = good;
-                let at = random.place(bad.len());
-                bad[at] ^= 1 << random.below(8);
-                bad
-            }
-            // A well-formed one at the wrong time.
-            _ => good,
-        };
-        self.carry(me, to, FrameChannel::Live, bytes, 0);
+    /// To everybody something that the fuzzers make of good frames, its own and those of the vectors.
+    pub(super) fn malformed_frames(&mut self, me: usize, random: &mut Random) -> bool {
+        let mut sound = seeds::link_frame();
+        sound.extend(self.hostile.sent.iter().cloned());
+        for to in self.honest().collect::<Vec<_>>() {
+            let mut fuzz = comity_fuzz::random::Random::new(random.step());
+            let bytes = mutate::hostile(&mut fuzz, CBOR, &sound, LINK_FRAME_BYTES_MAX);
+            let channel = if random.percent(50) {
+                FrameChannel::Live
+            } else {
+                FrameChannel::Bulk
+            };
+            self.carry(me, to, channel, bytes, 0);
+        }
         true
+    }
+
+    /// One that goes before what its machine sends now: so they come in every state of a link.
+    pub(super) fn malformed_beside(&mut self, me: usize, to: usize, channel: FrameChannel) {
+        let sound: Vec<Vec<u8>> = self.hostile.sent.iter().cloned().collect();
+        self.hostile.pushes += 1;
+        let mut fuzz = comity_fuzz::random::Random::new(self.hostile.pushes ^ self.now << 20);
+        if fuzz.once_in(4) {
+            let bytes = mutate::hostile(&mut fuzz, CBOR, &sound, LINK_FRAME_BYTES_MAX);
+            self.carry(me, to, channel, bytes, 0);
+        }
+    }
+
+    /// An item of which the fuzzers made something else that can still be read.
+    fn fuzzed(bundle: &Bundle, random: &mut Random) -> Option<Bundle> {
+        let sound = [encoding::encode(bundle)];
+        let mut fuzz = comity_fuzz::random::Random::new(random.step());
+        (0..32).find_map(|_| {
+            let bytes = mutate::hostile(&mut fuzz, CBOR, &sound, LINK_FRAME_BYTES_MAX);
+            let read = encoding::decode::<Bundle>(&bytes, LINK_FRAME_BYTES_MAX).ok()?;
+            (read != *bundle).then_some(read)
+        })
     }
 
     /// A bad item, and right behind it a good one, which must not suffer.
@@ -102,7 +121,7 @@ impl World {
         let (commit, events) = (forged.commit.clone(), forged.events.clone());
         let conversation = commit.conversation;
         let mut bundle = self.sign(me, Forged { commit, events });
-        match random.below(5) {
+        match random.below(10) {
             0 => bundle.events.clear(),
             1 => bundle.contents.clear(),
             2 => bundle.events[0].event.0[0] ^= 1,
@@ -111,6 +130,7 @@ impl World {
                 let at = bytes.len() - 1;
                 bytes[at] ^= 1;
             }
+            4..9 => bundle = Self::fuzzed(&bundle, random).unwrap_or(bundle),
             _ => {
                 let mut commit = forged.commit.clone();
                 commit.epoch += 1;
@@ -162,6 +182,35 @@ impl World {
         }
         let bundle = self.sign(me, Forged { commit, events });
         for to in self.honest().collect::<Vec<_>>() {
+            self.push_to(me, to, &bundle);
+        }
+        true
+    }
+
+    /// A log in which a user of somebody else has one more device, which his home did not sign, and
+    /// right behind it a commit with what that device says.
+    pub(super) fn forge_identity(
+        &mut self,
+        me: usize,
+        forged: &Forged,
+        random: &mut Random,
+    ) -> bool {
+        let conversation = forged.commit.conversation;
+        let victims = (0..self.users.len()).filter(|n| self.users[*n].home_in(&conversation) != me);
+        let Some(victim) = random.pick(&victims.collect::<Vec<_>>()) else {
+            return false;
+        };
+        let content = people::text(&mut self.texts, random);
+        let act = Act::Message {
+            content: content.reference(),
+        };
+        let by = &self.users[victim];
+        let (log, event) = by.with_foreign_device(conversation, act, &self.servers[me].key, random);
+        let frame = encode_frame(&Frame::Identities { logs: vec![log] });
+        let (commit, events) = (forged.commit.clone(), vec![(event.to_raw(), Some(content))]);
+        let bundle = self.sign(me, Forged { commit, events });
+        for to in self.honest().collect::<Vec<_>>() {
+            self.carry(me, to, FrameChannel::Live, frame.clone(), 0);
             self.push_to(me, to, &bundle);
         }
         true

@@ -6,7 +6,7 @@ use comity_protocol::{
     root::{RawRoot, Root},
 };
 
-use crate::{random::Random, world::World};
+use crate::{random::Random, rows::Body, world::World};
 
 /// A record that some get only later.
 #[derive(Debug)]
@@ -70,6 +70,16 @@ impl World {
         twins.len() > 1
     }
 
+    /// It starts again without what it promised and signed as a steward.
+    pub(super) fn forget_notes(&mut self, me: usize) -> bool {
+        let unsynced = self.servers[me].disk.unsynced();
+        self.crash(me, unsynced, 500);
+        let log = &mut self.servers[me].disk.log;
+        let before = log.len();
+        log.retain(|record| !matches!(record.body, Body::Steward(..)));
+        log.len() < before
+    }
+
     /// A record that nobody has for a while.
     pub(super) fn late_record(&mut self, me: usize, random: &mut Random) -> bool {
         let mine = self.stewarded(me);
@@ -92,6 +102,10 @@ impl World {
 
     pub(super) fn give_late_records(&mut self, me: usize) {
         let now = self.now;
+        if self.rests() {
+            // It would be on its way when everybody is looked at.
+            return;
+        }
         let due: Vec<Late> = self.hostile.late.extract_if(.., |l| l.at <= now).collect();
         for late in due {
             for to in late.to {

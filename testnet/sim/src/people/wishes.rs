@@ -79,8 +79,12 @@ pub(crate) fn wish(
     Some(Wish::Send(Box::new(made)))
 }
 
-/// Something else that a member does in one conversation.
+/// One of each thing that a member can do in one conversation, to be given to [`wish_in`].
+pub(crate) const EVERYTHING: [u64; 13] = [9, 50, 58, 64, 74, 77, 80, 82, 83, 84, 93, 96, 98];
+
+/// Something that a member does in one conversation.
 pub(crate) fn wish_in(
+    kind: u64,
     who: usize,
     users: &[User],
     conversation: ConversationId,
@@ -88,7 +92,6 @@ pub(crate) fn wish_in(
     texts: &mut u64,
     random: &mut Random,
 ) -> Option<Made> {
-    let kind = random.between(9, 100);
     let (act, content) = act(kind, who, users, conversation, server, texts, random)?;
     make(&users[who], conversation, act, content, server, random)
 }
@@ -184,8 +187,8 @@ fn act(
             };
             (act, content)
         }
-        80..82 => (leave_or_policy(user, conversation, server, random)?, None),
-        82..84 => {
+        80..83 => (leave_or_policy(user, conversation, server, random)?, None),
+        83..84 => {
             let role = if on { Role::Member } else { Role::None };
             (door(role), None)
         }
@@ -224,14 +227,15 @@ fn leave_or_policy(
     server: &mut Server,
     random: &mut Random,
 ) -> Option<Act> {
-    if random.percent(50) {
+    if random.percent(33) {
         let about = server.grantee(&conversation, &user.id, Some(user.id), None)?;
         return Some(Act::Leave { cut: about.cut });
     }
-    let (field, value) = match random.below(4) {
-        0 | 1 => (Field::Posting, random.between(1, 4)),
-        2 => (Field::History, random.below(2)),
-        _ => (Field::KeepDays, random.below(30)),
+    let (field, value) = match random.below(8) {
+        0..=2 => (Field::Posting, random.between(1, 4)),
+        3 => (Field::History, random.below(2)),
+        // Days are few here, and some want to keep everything again.
+        _ => (Field::KeepDays, random.below(8)),
     };
     Some(Act::Policy { field, value })
 }

@@ -3,11 +3,12 @@
 use comity_protocol::{
     commit::{RawCommit, RootRef},
     conversation::{Came, Changes, RoleChange, Slot, Taken},
-    event::{RawEvent, SealedContent, Tip},
+    event::{Act, Field, RawEvent, SealedContent, Tip},
     ids::{Blob, CommitId, ConversationId, EventId, ServerId, UserId},
     link::Offer,
     root::{RawRoot, Steward},
     shard::What,
+    time::Timestamp,
 };
 
 /// Where an event's content is.
@@ -18,6 +19,8 @@ pub(crate) enum Kept {
     /// A content of a later record.
     Later(usize, usize),
     Gone,
+    /// Its days are over.
+    Expired,
     Withheld,
 }
 
@@ -26,6 +29,8 @@ pub(crate) struct Entry {
     pub(crate) id: EventId,
     pub(crate) raw: RawEvent,
     pub(crate) kept: Kept,
+    /// It is a policy of for how long contents are kept.
+    pub(super) keeps: bool,
     pub(super) shown: bool,
     pub(super) void: Option<&'static str>,
 }
@@ -36,6 +41,8 @@ pub(crate) struct CommitRecord {
     pub(crate) id: CommitId,
     pub(crate) commit: RawCommit,
     pub(crate) events: Vec<Entry>,
+    /// When it was taken, by the wall clock.
+    pub(crate) at: Timestamp,
     pub(super) tips: Vec<Tip>,
     pub(super) ended: Vec<(ServerId, Option<u64>)>,
     pub(super) changes: Changes,
@@ -62,7 +69,7 @@ pub(crate) enum Body {
     Root(Box<RootRecord>),
     Steward(ConversationId, Box<Steward>),
     Unreached(ServerId, u64),
-    Expired(Vec<EventId>),
+    Expired(ConversationId, Vec<EventId>, Timestamp),
     /// Contents that came after their commits, in the order of the record's contents.
     Contents(Vec<(EventId, Kept)>),
     Identity(UserId, Vec<Blob>),
@@ -84,7 +91,7 @@ impl Record {
     }
 
     /// The record of what a shard concluded.
-    pub(crate) fn of(conversation: ConversationId, what: What) -> Self {
+    pub(crate) fn of(conversation: ConversationId, what: What, at: Timestamp) -> Self {
         match what {
             What::Conversation { offer, members } => Self::plain(Body::Conversation {
                 conversation,
@@ -104,13 +111,14 @@ impl Record {
                 ended,
                 changes: taken.changes,
             }))),
-            What::Expired(expired) => Self::plain(Body::Expired(
-                expired.iter().map(|expired| expired.event).collect(),
-            )),
+            What::Expired(expired) => {
+                let events = expired.iter().map(|expired| expired.event).collect();
+                Self::plain(Body::Expired(conversation, events, at))
+            }
             What::Contents(came) => Self::of_contents(came),
             What::Commit {
                 taken, tips, ended, ..
-            } => Self::of_commit(conversation, *taken, tips, ended),
+            } => Self::of_commit(conversation, *taken, tips, ended, at),
         }
     }
 
@@ -123,7 +131,8 @@ impl Record {
                 Kept::Held(contents.len() - 1)
             }
             Slot::None | Slot::Withheld => Kept::Withheld,
-            Slot::Gone | Slot::Expired => Kept::Gone,
+            Slot::Gone => Kept::Gone,
+            Slot::Expired => Kept::Expired,
         };
         let events = came.into_iter().map(|came| (came.event, kept(came.slot)));
         let body = Body::Contents(events.collect());
@@ -135,6 +144,7 @@ impl Record {
         taken: Taken,
         tips: Vec<Tip>,
         ended: Vec<(ServerId, Option<u64>)>,
+        at: Timestamp,
     ) -> Self {
         let mut contents = Vec::new();
         let events = taken.events.iter().map(|event| Entry {
@@ -142,13 +152,21 @@ impl Record {
             raw: event.event.to_raw(),
             kept: match &event.slot {
                 Slot::None => Kept::None,
-                Slot::Gone | Slot::Expired => Kept::Gone,
+                Slot::Gone => Kept::Gone,
+                Slot::Expired => Kept::Expired,
                 Slot::Withheld => Kept::Withheld,
                 Slot::Held(content) => {
                     contents.push(Some(content.bytes().to_vec()));
                     Kept::Held(contents.len() - 1)
                 }
             },
+            keeps: matches!(
+                event.event.event().act,
+                Act::Policy {
+                    field: Field::KeepDays,
+                    ..
+                }
+            ),
             shown: event.shown,
             void: event.void,
         });
@@ -157,6 +175,7 @@ impl Record {
             id: taken.commit.id(),
             commit: taken.commit.to_raw(),
             events: events.collect(),
+            at,
             tips,
             ended,
             changes: taken.changes,

@@ -16,7 +16,7 @@ use super::{Effect, Learning, Server, Task};
 use crate::{
     disk::{Pending, Then, Written},
     planted::Planted,
-    rows::{Body, Record},
+    rows::{Body, Kept, Record},
 };
 
 impl Server {
@@ -232,8 +232,10 @@ impl Server {
                     shard::Output::Say(to, conversation, message) => {
                         self.later(Input::Say(to, conversation, message));
                     }
-                    shard::Output::NextRoot(..)
-                    | shard::Output::Created(..)
+                    shard::Output::NextRoot(to, result) => {
+                        self.effects.push(Effect::NextRoot(to, result));
+                    }
+                    shard::Output::Created(..)
                     | shard::Output::Delivery { .. }
                     | shard::Output::Refused(..)
                     | shard::Output::GivenUp(..) => {}
@@ -254,7 +256,13 @@ impl Server {
             let error = error.clone();
             return self.shard.stored(done, Err(error), &mut self.out);
         }
-        let record = Record::of(done.conversation(), what);
+        let id = done.conversation();
+        if let shard::What::Steward(steward) = &what
+            && let Some(signed) = steward.signed()
+        {
+            self.effects.push(Effect::Signs(id, signed.record.clone()));
+        }
+        let record = Record::of(id, what, self.wall());
         if self.is(Planted::AckBeforeSync) {
             self.shard.stored(done.clone(), Ok(()), &mut self.out);
         }
@@ -274,6 +282,7 @@ impl Server {
                     self.disk.log.push(pending.record);
                     let number = self.disk.log.len() - 1;
                     self.rows.apply(number, &mut self.disk.log);
+                    self.effects.extend(expires(&self.disk.log[number].body));
                     if let Then::Shard(of) = pending.then {
                         let (committed, done) = *of;
                         if let Some(committed) = committed {
@@ -318,4 +327,18 @@ impl Server {
             None => drop(self.identities.remove(user)),
         }
     }
+}
+
+/// What a record that is durable now says of contents whose days are over.
+fn expires(body: &Body) -> Option<Effect> {
+    let (conversation, events, at) = match body {
+        Body::Expired(conversation, events, at) => (conversation, events.clone(), at),
+        Body::Commit(record) => {
+            let expired = record.events.iter().filter(|e| e.kept == Kept::Expired);
+            let events = expired.map(|entry| entry.id).collect();
+            (&record.conversation, events, &record.at)
+        }
+        _ => return None,
+    };
+    (!events.is_empty()).then(|| Effect::Expires(*conversation, events, *at))
 }

@@ -1,33 +1,41 @@
-//! Root records that this server makes: checkpoints by itself, what an owner asks it for as the only
-//! steward.
+//! Root records that owners ask this server for, and those that it makes beside the machines if it
+//! lies.
 
 use comity_protocol::{
     commit::RootRef,
-    conversation::CheckpointPace,
+    conversation::{CheckpointPace, RootChange},
     ids::{ConversationId, Nonce, ServerId},
     replication::RecordsOf,
     root::{Ballot, Proposal, RawRoot, Root, Steward},
+    shard::OwnerAsks,
 };
 
 use super::{Server, Task};
 use crate::people::User;
 
-/// Days are short here, so that a run of a few hours has many checkpoints; none is begun while
-/// everybody waits for everything to be everywhere.
-pub(super) const fn pace(rests: bool) -> CheckpointPace {
-    if rests {
-        return CheckpointPace {
-            acts: usize::MAX,
-            ms: 1 << 40,
-        };
-    }
-    CheckpointPace {
-        acts: 12,
-        ms: 20 * 60_000,
-    }
-}
+/// Days are short here, so that a run of a few hours has many checkpoints.
+pub(super) const PACE: CheckpointPace = CheckpointPace {
+    acts: 12,
+    ms: 20 * 60_000,
+};
 
 impl Server {
+    /// An owner asks for the next record, for his device to sign.
+    pub(crate) fn next_root(&mut self, asks: OwnerAsks, change: RootChange) {
+        let now = self.wall();
+        let (shard, view, out) = self.shard();
+        shard.next_root(now, asks, change, &view, out);
+        self.work();
+    }
+
+    /// What his device signed of it.
+    pub(crate) fn sign_root(&mut self, asks: OwnerAsks, raw: RawRoot) {
+        let now = self.wall();
+        let (shard, view, out) = self.shard();
+        shard.sign_root(now, asks, raw, &view, out);
+        self.work();
+    }
+
     /// The newest root record of a group, as this server holds it; opens the conversation.
     pub(crate) fn newest_root(&mut self, conversation: &ConversationId, of: &User) -> Option<Root> {
         self.grantee(conversation, &of.id, Some(of.id), None)?;

@@ -1,6 +1,9 @@
 //! What a server has stored, as its machines ask for it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use comity_protocol::{
     authority::Span,
@@ -10,6 +13,7 @@ use comity_protocol::{
     event::SignedEvent,
     identity::{IdentityLog, home_key},
     ids::{CommitId, ConversationId, DeviceKey, EventId, PublicKey, ServerId, UserId},
+    limits::SUCCESSION_MS,
     replication::{Directory, ForPeers, Replication},
     session::{Code, Place, WireError},
     shard::{Due, Store, Stored},
@@ -31,6 +35,7 @@ pub(super) struct View<'a> {
     pub(super) cards: &'a Cards,
     pub(super) key: &'a SecretKey,
     pub(super) links: &'a Replication,
+    pub(super) linked: &'a BTreeSet<ServerId>,
     pub(super) now_ms: u64,
     pub(super) planted: Option<Planted>,
 }
@@ -108,6 +113,9 @@ impl Store for View<'_> {
     }
 
     fn unreached_ms(&self, server: &ServerId) -> u64 {
+        if self.planted == Some(Planted::HastyHeir) && !self.linked.contains(server) {
+            return SUCCESSION_MS;
+        }
         self.links.unreached_ms(server)
     }
 

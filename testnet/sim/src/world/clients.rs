@@ -66,7 +66,7 @@ impl World {
         match wish {
             None => {}
             Some(Wish::Move(conversation)) => self.move_user(user, conversation, random),
-            Some(Wish::HandOver(conversation)) => drop(self.hand_over(user, conversation, random)),
+            Some(Wish::HandOver(conversation)) => self.hand_over(user, conversation, random),
             Some(Wish::Send(made)) => self.send_made(user, home, *made),
             Some(Wish::AddDevice) => {
                 let log = self.users[user].add_device(random);

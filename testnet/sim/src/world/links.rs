@@ -90,6 +90,7 @@ impl World {
         if !self.network.cut(a, b) {
             return;
         }
+        self.contacts.insert((a.min(b), a.max(b)), self.now);
         for (n, other) in [(a, b), (b, a)] {
             if self.servers[n].up {
                 let peer = self.servers[other].id;
@@ -100,5 +101,14 @@ impl World {
         }
         let pause = self.random.between(100, 1_500);
         self.push(self.now + pause, Event::Connect(a, b));
+    }
+
+    /// When two servers were last connected; a server always is with itself.
+    pub(crate) fn contact(&self, a: usize, b: usize) -> u64 {
+        if a == b || self.network.is_up(a, b) {
+            return self.now;
+        }
+        let last = self.contacts.get(&(a.min(b), a.max(b)));
+        last.copied().unwrap_or(0)
     }
 }

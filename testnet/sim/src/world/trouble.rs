@@ -1,6 +1,6 @@
 //! Faults around the machines, as they happen.
 
-use comity_protocol::role::Role;
+use comity_protocol::{event::Act, role::Role};
 
 use super::{Event, World};
 use crate::{
@@ -145,13 +145,31 @@ impl World {
         let made = act.and_then(|act| people::make(by, conversation, act, None, server, random));
         let Some(made) = made else { return false };
         self.send_made(above, at, made);
-        for _ in 0..6 {
+        let mut kinds = people::EVERYTHING;
+        for last in (1..kinds.len()).rev() {
+            kinds.swap(last, random.place(last + 1));
+        }
+        for kind in kinds {
             let server = &mut self.servers[home];
             let (users, texts) = (&self.users, &mut self.texts);
-            let wish = people::wish_in(user, users, conversation, server, texts, random);
+            let wish = people::wish_in(kind, user, users, conversation, server, texts, random);
             if let Some(made) = wish {
                 self.send_made(user, home, made);
             }
+        }
+        // He comes in again if the door is open, gives away what he owns, and lives elsewhere.
+        let (role, at_home) = (Role::Member, self.servers[home].id);
+        let join = Act::Join {
+            role,
+            home: at_home,
+        };
+        let (by, server) = (&self.users[user], &mut self.servers[home]);
+        if let Some(made) = people::make(by, conversation, join, None, server, random) {
+            self.send_made(user, home, made);
+        }
+        self.hand_over(user, conversation, random);
+        if random.percent(30) {
+            self.move_user(user, conversation, random);
         }
         true
     }

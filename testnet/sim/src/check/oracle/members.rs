@@ -79,6 +79,23 @@ impl Oracle<'_> {
         self.users().filter_map(member).collect()
     }
 
+    /// Who follows an owner that is lost, and where he lives: of those with the highest role the one
+    /// whose grant is the first, records before acts and in their own order.
+    pub(in crate::check) fn heir(&self, owner: UserId) -> Option<(UserId, ServerId)> {
+        let members = self.members();
+        let rank = |user: UserId| {
+            let grant = match self.best(user)? {
+                A::First => (0, None),
+                A::Owner(r) | A::Former(r) => (self.history.records[r].root.n, None),
+                A::Act(y) => (u64::MAX, Some(self.history.place(y))),
+            };
+            Some((Reverse(members.get(&user)?.role), grant, user))
+        };
+        let others = members.keys().filter(|user| **user != owner);
+        let (_, _, heir) = others.filter_map(|user| rank(*user)).min()?;
+        Some((heir, members[&heir].home))
+    }
+
     /// The digest of the members.
     pub(in crate::check) fn digest(&self) -> Digest {
         let leaf = |(user, member): (UserId, Member)| {

@@ -220,28 +220,4 @@ impl Oracle<'_> {
                     || self.is_inside(y, A::Act(*m), false)
             })
     }
-
-    fn posting(&self, y: At) -> Role {
-        let value = |p: At| match self.history.event(p).act {
-            Act::Policy {
-                field: Field::Posting,
-                value,
-            } => Some(value),
-            _ => None,
-        };
-        let counts = |p: &At| {
-            value(*p).is_some() && self.seen(A::Act(*p), A::Act(y)) && self.stands(A::Act(*p))
-        };
-        let standing: Vec<At> = self.policies.iter().copied().filter(counts).collect();
-        let last = standing
-            .iter()
-            .filter(|p| !standing.iter().any(|q| self.seen(A::Act(**p), A::Act(*q))))
-            .max_by_key(|p| {
-                let commit = self.history.made[p.0].id;
-                (self.history.event(**p).claims, commit, p.1)
-            });
-        last.and_then(|p| value(*p))
-            .and_then(|value| Role::try_from(u8::try_from(value).ok()?).ok())
-            .unwrap_or(Role::Member)
-    }
 }
