@@ -34,7 +34,7 @@ pub struct Sim {
     /// Build a bug in, of those that --faults lists: the run has to fail and name the promise.
     #[arg(long, value_parser = planted)]
     fault: Option<Planted>,
-    /// List the bugs that can be built in.
+    /// List the bugs that can be built in, and what goes wrong in every run.
     #[arg(long)]
     faults: bool,
     /// Only so many acts and faults from the beginning: what a run that shrank itself prints.
@@ -76,13 +76,18 @@ fn kind(text: &str) -> Result<Kind, String> {
 /// If standard output cannot be written.
 pub fn sim(args: &Sim) -> anyhow::Result<ExitCode> {
     if args.faults {
+        println!("bugs to build in, with the promise that each breaks");
         for planted in Planted::ALL {
             println!(
-                "{:20} {:10} {}",
+                "  {:20} {:10} {}",
                 planted.name(),
                 planted.promise(),
                 planted.about()
             );
+        }
+        println!("faults of every run; of three or more servers the last one lies");
+        for kind in Kind::ALL {
+            println!("  {:20} {:10} {}", kind.name(), "", kind.about());
         }
         return Ok(ExitCode::SUCCESS);
     }

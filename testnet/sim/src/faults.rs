@@ -1,11 +1,11 @@
 //! What goes wrong around the machines, and what hostile servers do.
 
 macro_rules! kinds {
-    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
+    ($($(#[doc = $about:literal])* $name:ident = $text:literal;)*) => {
         /// A kind of fault.
         #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
         pub enum Kind {
-            $($(#[$doc])* $name,)*
+            $($(#[doc = $about])* $name,)*
         }
 
         impl Kind {
@@ -16,6 +16,12 @@ macro_rules! kinds {
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
+            }
+
+            /// What happens.
+            #[must_use]
+            pub const fn about(self) -> &'static str {
+                match self { $(Self::$name => concat!($($about),*).trim_ascii(),)* }
             }
         }
     };

@@ -319,32 +319,6 @@ impl World {
 
     // ---- servers ----
 
-    fn start(&mut self, n: usize) {
-        self.servers[n].start(self.now);
-        let life = self.servers[n].life;
-        self.push(self.now + 1, Event::Tick(n, life, true));
-        for other in (0..self.servers.len()).filter(|other| *other != n) {
-            let wait = self.random.between(50, 600);
-            self.push(self.now + wait, Event::Connect(n, other));
-        }
-        let found = self.ledger.all_there(&self.servers[n], n);
-        if Some(n) != self.options.hostile() {
-            self.break_promise(found);
-        }
-        self.perform(n);
-    }
-
-    pub(crate) fn crash(&mut self, n: usize, kept: usize, pause: u64) {
-        if !self.servers[n].up {
-            return;
-        }
-        self.servers[n].crash(kept);
-        for other in (0..self.servers.len()).filter(|other| *other != n) {
-            self.cut(n, other);
-        }
-        self.push(self.now + pause, Event::Start(n));
-    }
-
     /// Does what a server wants of the world.
     pub(crate) fn perform(&mut self, n: usize) {
         loop {
@@ -399,37 +373,6 @@ impl World {
                 self.break_promise(found);
             }
             Effect::Signs(..) | Effect::Expires(..) => {}
-        }
-    }
-
-    /// Everything that went wrong ends, and nothing new happens until the look at everything.
-    fn rest(&mut self, nth: u64) {
-        (self.resting, self.slow) = (true, false);
-        self.hostile.stop();
-        self.answers_lost_until.fill(0);
-        for n in 0..self.servers.len() {
-            let server = &mut self.servers[n];
-            (server.disk.full_until, server.disk.slow_until) = (0, 0);
-            server.stalled_until = 0;
-            server.rests = true;
-            let stuck = server.disk.is_read_only();
-            if stuck {
-                let kept = server.disk.unsynced();
-                let kept = self.random.place(kept + 1);
-                self.crash(n, kept, 0);
-            }
-            if !self.servers[n].up {
-                self.start(n);
-            }
-        }
-        for (a, b) in self.network.pairs().collect::<Vec<_>>() {
-            let pair = self.network.pair(a, b);
-            (pair.blocked_until, pair.slow_until) = (0, 0);
-            if nth.is_multiple_of(2) {
-                self.cut(a, b);
-            }
-            let pause = self.random.between(50, 900);
-            self.push(self.now + pause, Event::Connect(a, b));
         }
     }
 }

@@ -17,11 +17,12 @@ fn a_seed_decides_everything_and_what_it_decides_holds() {
     assert_eq!(one.faults, two.faults);
     assert_eq!((one.handled, one.steps), (two.handled, two.steps));
     assert!(one.events.values().sum::<u64>() > 500, "{:?}", one.events);
-    for kind in ["checkpoint", "transfer"] {
+    assert!(one.expired > 0);
+    for kind in ["checkpoint", "transfer", "together"] {
         assert!(one.records[kind] > 0, "{:?}", one.records);
     }
     assert!(one.events["move"] > 0, "{:?}", one.events);
-    let other = run(&small(seed + 1));
+    let other = run(&small(seed + 2));
     assert_ne!(one.handled, other.handled);
 }
 
@@ -32,6 +33,8 @@ fn a_planted_bug_breaks_its_promise_and_the_run_shrinks() {
     for planted in [
         Planted::ForgetDeletion,
         Planted::ForgetTransfer,
+        Planted::KeepExpired,
+        Planted::HastyHeir,
         Planted::NoRecords,
     ] {
         let mut options = small(seed);

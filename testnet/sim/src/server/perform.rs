@@ -340,5 +340,5 @@ fn expires(body: &Body) -> Option<Effect> {
         }
         _ => return None,
     };
-    (!events.is_empty()).then(|| Effect::Expires(*conversation, events, *at))
+    (!events.is_empty()).then_some(Effect::Expires(*conversation, events, *at))
 }

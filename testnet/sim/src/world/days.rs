@@ -1,4 +1,4 @@
-//! Days that go by: clocks that are days further on after a rest, and a month in which most servers
+//! Servers that start and stop, rests in which everything heals, and days that go by: clocks that are days further on after a rest, and a month in which most servers
 //! are away.
 
 use std::collections::BTreeMap;
@@ -15,6 +15,63 @@ use crate::{
 const NIGHT_DAYS: u64 = 5;
 
 impl World {
+    pub(super) fn start(&mut self, n: usize) {
+        self.servers[n].start(self.now);
+        let life = self.servers[n].life;
+        self.push(self.now + 1, Event::Tick(n, life, true));
+        for other in (0..self.servers.len()).filter(|other| *other != n) {
+            let wait = self.random.between(50, 600);
+            self.push(self.now + wait, Event::Connect(n, other));
+        }
+        let found = self.ledger.all_there(&self.servers[n], n);
+        if Some(n) != self.options.hostile() {
+            self.break_promise(found);
+        }
+        self.perform(n);
+    }
+
+    pub(crate) fn crash(&mut self, n: usize, kept: usize, pause: u64) {
+        if !self.servers[n].up {
+            return;
+        }
+        self.servers[n].crash(kept);
+        for other in (0..self.servers.len()).filter(|other| *other != n) {
+            self.cut(n, other);
+        }
+        self.push(self.now + pause, Event::Start(n));
+    }
+
+    /// Everything that went wrong ends, and nothing new happens until the look at everything.
+    pub(super) fn rest(&mut self, nth: u64) {
+        (self.resting, self.slow) = (true, false);
+        self.hostile.stop();
+        self.answers_lost_until.fill(0);
+        for n in 0..self.servers.len() {
+            let server = &mut self.servers[n];
+            (server.disk.full_until, server.disk.slow_until) = (0, 0);
+            server.stalled_until = 0;
+            server.rests = true;
+            let stuck = server.disk.is_read_only();
+            if stuck {
+                let kept = server.disk.unsynced();
+                let kept = self.random.place(kept + 1);
+                self.crash(n, kept, 0);
+            }
+            if !self.servers[n].up {
+                self.start(n);
+            }
+        }
+        for (a, b) in self.network.pairs().collect::<Vec<_>>() {
+            let pair = self.network.pair(a, b);
+            (pair.blocked_until, pair.slow_until) = (0, 0);
+            if nth.is_multiple_of(2) {
+                self.cut(a, b);
+            }
+            let pause = self.random.between(50, 900);
+            self.push(self.now + pause, Event::Connect(a, b));
+        }
+    }
+
     /// Days go by in which every machine stands still: all wall clocks are further on, and nothing
     /// else. What is too old then has to be gone at the next look.
     pub(super) fn night(&mut self, nth: u64) {
@@ -40,7 +97,9 @@ impl World {
                     continue;
                 };
                 let others = root.stewards.iter().filter(|id| **id != root.home);
-                let others: Vec<usize> = others.map(|id| self.by_id[id]).collect();
+                let others: Vec<usize> = others
+                    .filter_map(|id| self.by_id.get(id).copied())
+                    .collect();
                 *pairs.entry(others).or_default() += usize::from(root.stewards.len() == 3);
             }
         }
