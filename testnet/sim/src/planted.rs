@@ -64,7 +64,7 @@ planted! {
     /// See its text.
     NoRecords = "no-records", "P4", "takes no root records of others, and what has seen them waits";
     /// See its text.
-    TellBeforeSync = "tell-before-sync", "P4", "pushes commits that are not on the disk yet";
+    TellBeforeSync = "tell-before-sync", "P3", "pushes commits that are not on the disk yet, and others in their place after a crash";
     /// See its text.
     NoRounds = "no-rounds", "P4", "never compares with its peers";
     /// See its text.

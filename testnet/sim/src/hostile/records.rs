@@ -48,13 +48,20 @@ impl World {
         let twins: Vec<RawRoot> = (0..count)
             .filter_map(|_| self.transfer(user, me, conversation, random))
             .collect();
-        for raw in &twins {
+        let apart = random.percent(50);
+        for (nth, raw) in twins.iter().enumerate() {
             let mut to: Vec<usize> = self.honest().collect();
-            to.retain(|_| random.percent(60));
+            if apart {
+                // At once, and to nobody two.
+                to.retain(|n| n % twins.len() == nth);
+            } else {
+                to.retain(|_| random.percent(60));
+            }
             if random.percent(50) {
                 to.push(me);
             }
             let at = match random.below(3) {
+                _ if apart => self.now,
                 0 => self.now,
                 1 => self.now + random.between(1_000, 60_000),
                 _ => self.now + random.between(60_000, 1_500_000),

@@ -50,7 +50,10 @@ impl World {
         homes.sort_unstable();
         homes.dedup();
         let home = next.map_or(self.servers[server].id, |(_, home)| home);
+        // Whoever lives at the server that lies mostly trusts it alone, so that it can lie about this.
+        let lies = self.by_id.get(&home).copied() == self.options.hostile();
         let stewards = match random.below(100) {
+            0..80 if lies => Some(vec![home]),
             0..50 => None,
             50..75 => Some(vec![home]),
             _ => {
