@@ -87,7 +87,7 @@ pub fn sim(args: &Sim) -> anyhow::Result<ExitCode> {
         }
         println!("faults of every run; of three or more servers the last one lies");
         for kind in Kind::ALL {
-            println!("  {:20} {:10} {}", kind.name(), "", kind.about());
+            println!("  {:20} {}", kind.name(), kind.about());
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -166,7 +166,7 @@ fn print(summary: &Summary) {
     for (kind, count) in &summary.records {
         println!("  {kind:18} {count:>8}");
     }
-    println!("  {:18} {:>8}", "texts expired", summary.expired);
+    println!("texts expired        {:>8}", summary.expired);
     println!("faults");
     for (kind, count) in &summary.faults {
         println!("  {:18} {count:>8}", kind.name());

@@ -282,12 +282,13 @@ impl Rows {
                 // Erased before this copy came.
                 self.erase_copies(&entry.id, log);
                 kept = was;
-            } else if kept == Kept::Expired {
-                // Where it is shown it is too old, whatever else holds it.
-                self.erase_copies(&entry.id, log);
             }
             if was_void.is_none() || void.is_some() {
                 return;
+            }
+            if kept == Kept::Expired {
+                // Where it is shown it is too old, whatever else holds it.
+                self.erase_copies(&entry.id, log);
             }
         }
         if self.planted == Some(Planted::OrderByArrival) {
@@ -397,6 +398,12 @@ impl Rows {
         for (record, index) in self.copies.remove(event).unwrap_or_default() {
             log[record].contents[index] = None;
         }
+    }
+
+    /// Whether the content of an event went because its days were over.
+    pub(crate) fn is_expired(&self, event: &EventId) -> bool {
+        let row = self.events.get(event);
+        row.is_some_and(|row| row.kept == Kept::Expired)
     }
 
     /// Whether the content of an event is held.

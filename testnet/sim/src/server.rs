@@ -12,7 +12,7 @@ use std::{
 
 use comity_protocol::{
     identity::IdentityLog,
-    ids::{ConversationId, EventId, Nonce, PublicKey, ServerId, UserId},
+    ids::{CommitId, ConversationId, EventId, Nonce, PublicKey, ServerId, UserId},
     limits::DAY_MS,
     link::{FrameChannel, decode_frame},
     replication::{Input, NewConversation, OwnRead, PeerWant, RecordsOf, Replication, Ticket},
@@ -50,8 +50,9 @@ pub(crate) enum Effect {
     NextRoot(ReplyTo, Result<NextRoot, WireError>),
     /// As a steward it is about to sign this as the next root record.
     Signs(ConversationId, RawRoot),
-    /// It lets these contents go, their days being over, at this time by its clock.
-    Expires(ConversationId, Vec<EventId>, Timestamp),
+    /// It lets these contents go, their days being over, at this time by its clock; if they came with a
+    /// commit that is too late, that.
+    Expires(ConversationId, Option<CommitId>, Vec<EventId>, Timestamp),
 }
 
 /// What the machines of one server have to do for each other, in order.

@@ -368,8 +368,10 @@ impl World {
                 let found = check::signs(self, n, conversation, &raw);
                 self.break_promise(found);
             }
-            Effect::Expires(conversation, events, at) if Some(n) != self.options.hostile() => {
-                let found = check::expires(self, n, conversation, &events, at);
+            Effect::Expires(conversation, late, events, at)
+                if Some(n) != self.options.hostile() =>
+            {
+                let found = check::expires(self, n, conversation, late, &events, at);
                 self.break_promise(found);
             }
             Effect::Signs(..) | Effect::Expires(..) => {}

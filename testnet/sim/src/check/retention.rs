@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use comity_protocol::{
     event::Act,
-    ids::{ConversationId, EventId},
+    ids::{CommitId, ConversationId, EventId},
     limits::DAY_MS,
     time::Timestamp,
 };
@@ -51,6 +51,7 @@ pub(crate) fn expires(
     world: &mut World,
     n: usize,
     conversation: ConversationId,
+    late: Option<CommitId>,
     events: &[EventId],
     at: Timestamp,
 ) -> Result<(), Violation> {
@@ -60,15 +61,19 @@ pub(crate) fn expires(
         collect(server, known, &mut held);
     }
     let history = History::read(&held);
+    // A commit is judged by what was held before it, and may change for how long contents are kept.
+    held.commits.retain(|id, _| Some(*id) != late);
+    let without = History::read(&held);
     let mut old = BTreeSet::new();
-    if let Some(owner) = owner(world, &conversation) {
-        let oracle = Oracle::new(&history, owner);
-        if let Some(days) = oracle.keep_days() {
-            old = older(&history, &oracle, before(at, days));
-        }
+    if let Some(owner) = owner(world, &conversation)
+        && let Some(days) = Oracle::new(&without, owner).keep_days()
+    {
+        old = older(&history, &Oracle::new(&history, owner), before(at, days));
     }
     if let Some(young) = events.iter().find(|event| !old.contains(event)) {
-        let what = format!("server {n} lets the text of {young} go before its days are over");
+        let what = format!(
+            "server {n} lets the text of {young} of {conversation} go before its days are over"
+        );
         return Err(Violation::new("P1", what));
     }
     world.ledger.expired(n, events);

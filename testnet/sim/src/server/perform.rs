@@ -16,7 +16,7 @@ use super::{Effect, Learning, Server, Task};
 use crate::{
     disk::{Pending, Then, Written},
     planted::Planted,
-    rows::{Body, Kept, Record},
+    rows::{Body, Entry, Kept, Record, Rows},
 };
 
 impl Server {
@@ -282,7 +282,8 @@ impl Server {
                     self.disk.log.push(pending.record);
                     let number = self.disk.log.len() - 1;
                     self.rows.apply(number, &mut self.disk.log);
-                    self.effects.extend(expires(&self.disk.log[number].body));
+                    self.effects
+                        .extend(expires(&self.rows, &self.disk.log[number].body));
                     if let Then::Shard(of) = pending.then {
                         let (committed, done) = *of;
                         if let Some(committed) = committed {
@@ -330,15 +331,17 @@ impl Server {
 }
 
 /// What a record that is durable now says of contents whose days are over.
-fn expires(body: &Body) -> Option<Effect> {
-    let (conversation, events, at) = match body {
-        Body::Expired(conversation, events, at) => (conversation, events.clone(), at),
+fn expires(rows: &Rows, body: &Body) -> Option<Effect> {
+    let (conversation, late, events, at) = match body {
+        Body::Expired(conversation, events, at) => (conversation, None, events.clone(), at),
         Body::Commit(record) => {
-            let expired = record.events.iter().filter(|e| e.kept == Kept::Expired);
+            // One that is shown elsewhere may be younger there.
+            let dropped = |e: &&Entry| e.kept == Kept::Expired && rows.is_expired(&e.id);
+            let expired = record.events.iter().filter(dropped);
             let events = expired.map(|entry| entry.id).collect();
-            (&record.conversation, events, &record.at)
+            (&record.conversation, Some(record.id), events, &record.at)
         }
         _ => return None,
     };
-    (!events.is_empty()).then_some(Effect::Expires(*conversation, events, *at))
+    (!events.is_empty()).then_some(Effect::Expires(*conversation, late, events, *at))
 }
