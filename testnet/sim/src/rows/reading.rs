@@ -14,6 +14,18 @@ use comity_protocol::{
 use super::{Body, Kept, Marks, Record, Rows};
 
 impl Rows {
+    /// Whether the content of an event went because its days were over.
+    pub(crate) fn is_expired(&self, event: &EventId) -> bool {
+        let row = self.events.get(event);
+        row.is_some_and(|row| row.kept == Kept::Expired)
+    }
+
+    /// Whether the content of an event is held.
+    pub(crate) fn holds(&self, event: &EventId) -> bool {
+        let row = self.events.get(event);
+        row.is_some_and(|row| matches!(row.kept, Kept::Held(_) | Kept::Later(..)))
+    }
+
     /// Where contents are that came withheld and are so still, within a span.
     pub(crate) fn withheld(
         &self,
