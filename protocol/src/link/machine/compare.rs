@@ -165,7 +165,8 @@ impl Link {
         }
     }
 
-    /// Asks for records that the peer has and this server lacks: newer ones, or a twin.
+    /// Asks for records that the peer has and this server may lack: newer ones, or a twin. An older
+    /// one is asked for too: what this server goes by may follow the twin that loses.
     pub(super) fn compare_records(
         &self,
         conversation: ConversationId,
@@ -178,7 +179,7 @@ impl Link {
         }
         let ours = world.root(&conversation);
         let held = ours.map_or(0, |root| root.n);
-        if let Some(theirs) = theirs.filter(|theirs| Some(*theirs) != ours && theirs.n >= held) {
+        if let Some(theirs) = theirs.filter(|theirs| Some(*theirs) != ours) {
             self.want_records(conversation, theirs.n.min(held + 1), out);
         }
     }

@@ -53,9 +53,21 @@ fn records_that_a_frontier_shows_are_asked_for_and_a_twin_too() {
         records_wanted(&b.input(frontier_with(Some(record(2, 1))))),
         [2]
     );
-    for held in [Some(record(2, 2)), Some(record(1, 1)), None] {
+    for held in [Some(record(2, 2)), None] {
         assert!(records_wanted(&b.input(frontier_with(held))).is_empty());
     }
+}
+
+#[test]
+fn an_older_record_is_asked_for_since_what_is_held_may_follow_its_losing_twin() {
+    let (mut a, mut b) = pair();
+    connect(&mut a, &mut b, None);
+    b.known = true;
+    b.root = Some(record(3, 3));
+    assert_eq!(
+        records_wanted(&b.input(frontier_with(Some(record(2, 1))))),
+        [2]
+    );
 }
 
 #[test]
