@@ -289,6 +289,12 @@ impl Rows {
             if kept == Kept::Expired {
                 // Where it is shown it is too old, whatever else holds it.
                 self.erase_copies(&entry.id, log);
+            } else if !matches!(kept, Kept::Held(_))
+                && let Some(copies) = self.copies.get(&entry.id)
+                && let Some((number, index)) = copies.first()
+            {
+                // What is held stays so, whatever the new appearance came without.
+                kept = Kept::Later(*number, *index);
             }
         }
         if self.planted == Some(Planted::OrderByArrival) {
