@@ -117,6 +117,8 @@ impl<P: Projection> Applier<P> {
         // Before the rows can be read: whoever sees that a content was erased cannot read it.
         self.shared.erasing.add(changes.erasures.iter().copied());
         self.shared.store.apply(&changes.rows)?;
+        let erasures = changes.erasures.iter().copied();
+        self.shared.erasing.written(erasures);
         self.shared.applied.store(self.newest, Ordering::SeqCst);
         // The allocations are kept for the next group.
         changes.rows.clear();

@@ -51,7 +51,7 @@ pub(crate) fn resume(shared: &Shared) -> io::Result<()> {
         if places.is_empty() {
             return Ok(());
         }
-        shared.erasing.add(places);
+        shared.erasing.written(places);
         pending(shared)?;
     }
 }

@@ -2,7 +2,7 @@
 //! another's.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io,
     path::PathBuf,
     sync::{
@@ -225,23 +225,36 @@ impl LogFiles {
 #[derive(Default)]
 pub(crate) struct Erasing {
     count: AtomicUsize,
-    places: Mutex<BTreeSet<ContentAt>>,
+    /// Each with whether the rows that decide it are written: before, a content of the same batch
+    /// has no place yet at which it could be overwritten.
+    places: Mutex<BTreeMap<ContentAt, bool>>,
     fewer: Condvar,
 }
 
 impl Erasing {
+    /// They are decided: nobody reads them any more.
     pub(crate) fn add(&self, places: impl IntoIterator<Item = ContentAt>) {
-        let mut set = lock(&self.places);
-        set.extend(places);
-        self.count.store(set.len(), Ordering::SeqCst);
+        let mut all = lock(&self.places);
+        all.extend(places.into_iter().map(|place| (place, false)));
+        self.count.store(all.len(), Ordering::SeqCst);
     }
 
+    /// The rows that decide them are written: they may be carried out.
+    pub(crate) fn written(&self, places: impl IntoIterator<Item = ContentAt>) {
+        let mut all = lock(&self.places);
+        all.extend(places.into_iter().map(|place| (place, true)));
+        self.count.store(all.len(), Ordering::SeqCst);
+    }
+
+    /// They are carried out. One that was decided once more meanwhile stays.
     pub(crate) fn remove(&self, places: &[ContentAt]) {
-        let mut set = lock(&self.places);
+        let mut all = lock(&self.places);
         for place in places {
-            set.remove(place);
+            if all.get(place) == Some(&true) {
+                all.remove(place);
+            }
         }
-        self.count.store(set.len(), Ordering::SeqCst);
+        self.count.store(all.len(), Ordering::SeqCst);
         self.fewer.notify_all();
     }
 
@@ -261,11 +274,14 @@ impl Erasing {
     }
 
     pub(crate) fn contains(&self, place: ContentAt) -> bool {
-        self.len() > 0 && lock(&self.places).contains(&place)
+        self.len() > 0 && lock(&self.places).contains_key(&place)
     }
 
+    /// The first ones that may be carried out.
     pub(crate) fn first(&self, limit: usize) -> Vec<ContentAt> {
-        lock(&self.places).iter().take(limit).copied().collect()
+        let all = lock(&self.places);
+        let written = all.iter().filter(|(_, written)| **written);
+        written.map(|(place, _)| *place).take(limit).collect()
     }
 }
 
@@ -310,5 +326,31 @@ impl Figures {
                 .unwrap_or(0)
         };
         (at(50), at(99))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_erasure_is_carried_out_once_its_rows_are_written_and_again_if_it_is_decided_again() {
+        let at = |record| ContentAt { record, index: 0 };
+        let erasing = Erasing::default();
+        erasing.add([at(1), at(2)]);
+        assert!(erasing.contains(at(1)), "nobody reads it any more");
+        assert_eq!(erasing.first(10), [], "its record may have no place yet");
+        erasing.written([at(1)]);
+        assert_eq!(erasing.first(10), [at(1)]);
+        // Decided once more while it is carried out: the rows of that are not written yet.
+        erasing.add([at(1)]);
+        erasing.remove(&[at(1)]);
+        assert!(erasing.contains(at(1)));
+        assert_eq!(erasing.first(10), []);
+        erasing.written([at(1), at(2)]);
+        let all = erasing.first(10);
+        assert_eq!(all, [at(1), at(2)]);
+        erasing.remove(&all);
+        assert_eq!(erasing.len(), 0);
     }
 }

@@ -280,6 +280,26 @@ fn an_erasure_cut_short_is_taken_up_at_the_next_open() {
     drop(storage);
 }
 
+/// What comes erased has no place before its rows are written: whoever overwrites must not look for
+/// it any sooner, and then forget it.
+#[test]
+fn a_content_erased_in_the_group_in_which_it_came_is_overwritten_without_another_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let (storage, _) = open(config(dir.path()));
+    for round in 0..400 {
+        let (first, second) = (4 * round + 1, 4 * round + 2);
+        let records = vec![
+            plain(b"", &[b"SECRET TEXT"]),
+            plain(b"", &[b"SECRET TEXT"]),
+            erase(first, 0),
+            erase(second, 0),
+        ];
+        storage.submit_and_wait(records).unwrap();
+    }
+    storage.close().unwrap();
+    assert!(!is_on_disk(dir.path(), b"SECRET TEXT"));
+}
+
 #[test]
 fn many_deletes_and_erasures_in_one_group_all_happen() {
     let dir = tempfile::tempdir().unwrap();
