@@ -528,13 +528,20 @@ impl Rows {
     ) -> Result<Vec<(u64, u16, LogRow)>, ReadError> {
         let low = key::log(conversation, after.0, after.1);
         let high = key::log(conversation, to, u16::MAX);
+        self.by_position(&low, &high, limit)
+    }
+
+    /// Rows whose keys are an id, a record and an index, after one key and up to another.
+    fn by_position<T: DeserializeOwned>(
+        &self,
+        low: &[u8],
+        high: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(u64, u16, T)>, ReadError> {
         if low >= high {
             return Ok(Vec::new());
         }
-        let (low, high) = (
-            Bound::Excluded(low.as_slice()),
-            Bound::Included(high.as_slice()),
-        );
+        let (low, high) = (Bound::Excluded(low), Bound::Included(high));
         let rows = self.0.scan(low, high, Direction::Forward, limit)?;
         let parsed = rows.iter().filter_map(|(key, bytes)| {
             let record = u64::from_be_bytes(id_at(key, 33)?);

@@ -1,12 +1,10 @@
 //! What users are told of conversations that they are no members of any more: which of their events
 //! turned void, and nothing else.
 
-use std::ops::Bound;
-
 use comity_protocol::ids::{EventId, UserId};
-use comity_storage::{Direction, ReadError};
+use comity_storage::ReadError;
 
-use super::{Rows, id_at, key, parse};
+use super::{Rows, key};
 
 impl Rows {
     /// A user's void events that fell while he was outside, by record and index, after a position and
@@ -20,16 +18,6 @@ impl Rows {
     ) -> Result<Vec<(u64, u16, EventId)>, ReadError> {
         let low = key::outside(user, after.0, after.1);
         let high = key::outside(user, to, u16::MAX);
-        if low >= high {
-            return Ok(Vec::new());
-        }
-        let (low, high) = (Bound::Excluded(&*low), Bound::Included(&*high));
-        let rows = self.0.scan(low, high, Direction::Forward, limit)?;
-        let parsed = rows.iter().filter_map(|(key, bytes)| {
-            let record = u64::from_be_bytes(id_at(key, 33)?);
-            let index = u16::from_be_bytes(id_at(key, 41)?);
-            Some((record, index, parse(bytes)?))
-        });
-        Ok(parsed.collect())
+        self.by_position(&low, &high, limit)
     }
 }
